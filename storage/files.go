@@ -1,0 +1,63 @@
+package storage
+
+import (
+	"context"
+	"io"
+	"path"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// files is where bytes lie: blobs under their digest, and what is not a blob
+// yet under the id of its upload. There are two: one on a file system, which
+// adds what makes a rename durable and gives away *os.File for sendfile, and
+// one on any of distribution's storage drivers.
+//
+// A missing file is fs.ErrNotExist in both.
+type files interface {
+	// stage opens the file of an upload for writing after its first size
+	// bytes; what lies behind them is cut off. fs.ErrNotExist where the file
+	// has fewer.
+	stage(ctx context.Context, id string, size int64) (stagedFile, error)
+	// openStaged reads the file of an upload from its beginning.
+	openStaged(ctx context.Context, id string) (io.ReadCloser, error)
+	dropStaged(ctx context.Context, id string) error
+	// walkStaged calls fn for each upload's file.
+	walkStaged(ctx context.Context, fn func(id string, modified time.Time) error) error
+
+	// place makes the file of an upload, which sync has made durable, the
+	// bytes of a blob, durably, in place of what was there.
+	place(ctx context.Context, id string, dgst digest.Digest) error
+	open(ctx context.Context, dgst digest.Digest) (io.ReadSeekCloser, int64, error)
+	size(ctx context.Context, dgst digest.Digest) (int64, error)
+	remove(ctx context.Context, dgst digest.Digest) error
+
+	// check tells whether the place is there.
+	check(ctx context.Context) error
+}
+
+// stagedFile is an open file of an upload.
+type stagedFile interface {
+	io.Writer
+	// sync makes all that was written durable; nothing is written after it.
+	sync(ctx context.Context) error
+	// Close lets go of the file and keeps it.
+	Close() error
+}
+
+// blobPath is distribution's own, so that the data directory of a registry:2
+// or :3 can be taken over where it lies.
+func blobPath(dgst digest.Digest) string {
+	hex := dgst.Encoded()
+	return "/docker/registry/v2/blobs/" + dgst.Algorithm().String() + "/" + hex[:2] + "/" + hex + "/data"
+}
+
+const stagedDir = "/tarport/uploads"
+
+func stagedPath(id string) string { return path.Join(stagedDir, id) }
+
+var (
+	_ files = (*localFiles)(nil)
+	_ files = (*driverFiles)(nil)
+)

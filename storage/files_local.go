@@ -1,0 +1,204 @@
+package storage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// localFiles keeps bytes on a file system, laid out as distribution's driver
+// "filesystem" does. distribution's own does not sync the folder after a blob
+// is renamed into it, so that a power failure can take an acknowledged blob.
+type localFiles struct {
+	root string
+}
+
+func newLocalFiles(root string) (*localFiles, error) {
+	f := &localFiles{root: root}
+	for _, dir := range []string{stagedDir, "/docker/registry/v2/blobs/sha256"} {
+		if err := makeDirs(f.path(dir)); err != nil {
+			return nil, fmt.Errorf("make the storage folders: %w", err)
+		}
+	}
+	return f, nil
+}
+
+// path joins what is clean already: names come from digests and ids that were
+// checked.
+func (f *localFiles) path(p string) string { return f.root + p }
+
+func (f *localFiles) stage(_ context.Context, id string, size int64) (stagedFile, error) {
+	flags := os.O_WRONLY
+	if size == 0 {
+		flags |= os.O_CREATE
+	}
+	file, err := os.OpenFile(f.path(stagedPath(id)), flags, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if size > 0 {
+		err = positioned(file, size)
+	} else {
+		err = file.Truncate(0)
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return &localStaged{File: file, begun: size, at: size}, nil
+}
+
+func positioned(file *os.File, size int64) error {
+	fi, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if fi.Size() < size { // a power failure took what was never promised
+		return fs.ErrNotExist
+	}
+	if fi.Size() > size {
+		if err := file.Truncate(size); err != nil {
+			return err
+		}
+	}
+	_, err = file.Seek(size, io.SeekStart)
+	return err
+}
+
+func (f *localFiles) openStaged(_ context.Context, id string) (io.ReadCloser, error) {
+	return os.Open(f.path(stagedPath(id)))
+}
+
+func (f *localFiles) dropStaged(_ context.Context, id string) error {
+	if err := os.Remove(f.path(stagedPath(id))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (f *localFiles) walkStaged(ctx context.Context, fn func(string, time.Time) error) error {
+	entries, err := os.ReadDir(f.path(stagedDir))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		fi, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := fn(e.Name(), fi.ModTime()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *localFiles) place(_ context.Context, id string, dgst digest.Digest) error {
+	to := f.path(blobPath(dgst))
+	if err := makeDirs(filepath.Dir(to)); err != nil {
+		return err
+	}
+	if err := os.Rename(f.path(stagedPath(id)), to); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(to))
+}
+
+func (f *localFiles) open(_ context.Context, dgst digest.Digest) (io.ReadSeekCloser, int64, error) {
+	file, err := os.Open(f.path(blobPath(dgst)))
+	if err != nil {
+		return nil, 0, err
+	}
+	fi, err := file.Stat()
+	if err != nil {
+		return nil, 0, errors.Join(err, file.Close())
+	}
+	return file, fi.Size(), nil
+}
+
+func (f *localFiles) size(_ context.Context, dgst digest.Digest) (int64, error) {
+	fi, err := os.Stat(f.path(blobPath(dgst)))
+	if err != nil {
+		return 0, err
+	}
+	return fi.Size(), nil
+}
+
+func (f *localFiles) remove(_ context.Context, dgst digest.Digest) error {
+	dir := filepath.Dir(f.path(blobPath(dgst)))
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if err := syncDir(filepath.Dir(dir)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (f *localFiles) check(context.Context) error {
+	_, err := os.Stat(f.path(stagedDir))
+	return err
+}
+
+// makeDirs makes a folder and those above it, and syncs each parent that got a
+// new entry.
+func makeDirs(dir string) error {
+	if err := os.Mkdir(dir, 0o755); err == nil {
+		return syncDir(filepath.Dir(dir))
+	} else if errors.Is(err, fs.ErrExist) {
+		return nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := makeDirs(filepath.Dir(dir)); err != nil {
+		return err
+	}
+	return makeDirs(dir)
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// writeback is how many bytes are gathered before the kernel is told to begin
+// writing them: the disk then works while the client still sends, and the sync
+// at the end has little left to wait for.
+const writeback = 8 << 20
+
+type localStaged struct {
+	*os.File
+	begun, at int64 // writing back has begun up to begun; the file ends at at
+}
+
+func (s *localStaged) Write(p []byte) (int, error) {
+	n, err := s.File.Write(p)
+	s.at += int64(n)
+	if s.at-s.begun >= writeback {
+		beginWriteback(s.File, s.begun, s.at-s.begun)
+		s.begun = s.at
+	}
+	return n, err
+}
+
+// ReadFrom would make io.Copy go round Write.
+func (s *localStaged) ReadFrom(r io.Reader) (int64, error) {
+	return io.Copy(struct{ io.Writer }{s}, r)
+}
+
+func (s *localStaged) sync(context.Context) error { return s.File.Sync() }

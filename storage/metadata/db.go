@@ -1,0 +1,203 @@
+// Package metadata is the truth about everything but the bytes of blobs:
+// repositories, manifests with their payload, tags and their history, which
+// manifest references which blob, which repository links which blob, upload
+// sessions, diffIDs, users and keys. It is the only package with SQL in it.
+//
+// The database is SQLite (one process, one file) or PostgreSQL (several
+// replicas); both get the same SQL text. Every exported method of DB is one
+// transaction.
+//
+//	SQLite       many readers ──┐
+//	             one writer  ───┴── the file      transactions that wait for the
+//	                                              writer share one fsync (group.go)
+//	PostgreSQL   a pool, READ COMMITTED, row locks where two replicas can race
+//
+// Errors that a caller may act on are *tarport.Error; classify translates the
+// drivers'.
+package metadata
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/url"
+	"runtime"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+	_ "github.com/jackc/pgx/v5/stdlib" // the driver "pgx"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/tarport/tarport"
+)
+
+// Options of Open.
+type Options struct {
+	// DSN is the path of a SQLite file, or a URL postgres://… Required.
+	DSN string
+	// Now is the clock; time.Now where nil.
+	Now func() time.Time
+}
+
+// DB is the metadata of one registry. It may be used by many goroutines.
+type DB struct {
+	dialect dialect
+	now     func() time.Time
+	read    *sql.DB
+	write   *sql.DB // the same as read on PostgreSQL
+	locking *sql.DB // PostgreSQL only: connections that hold advisory locks, apart so that lock and work never wait for each other's
+	group   *group  // SQLite only
+	locks   keyLocks
+	stmts   sync.Map // query -> *sql.Stmt, of the read pool
+}
+
+// Open opens the database, creates it where it is not there, and brings its
+// schema up to date. An old binary refuses a schema that is newer than itself.
+func Open(ctx context.Context, o Options) (*DB, error) {
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	db := &DB{now: o.Now}
+	var err error
+	if strings.HasPrefix(o.DSN, "postgres://") || strings.HasPrefix(o.DSN, "postgresql://") {
+		err = db.openPostgres(o.DSN)
+	} else {
+		err = db.openSQLite(o.DSN)
+	}
+	if err == nil {
+		err = db.migrate(ctx)
+	}
+	if err == nil && db.dialect == dialectSQLite {
+		db.group, err = newGroup(db)
+	}
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
+}
+
+func (db *DB) openPostgres(dsn string) (err error) {
+	db.dialect = dialectPostgres
+	if db.read, err = sql.Open("pgx", dsn); err != nil {
+		return fmt.Errorf("open the PostgreSQL database: %w", err)
+	}
+	db.read.SetMaxOpenConns(32)
+	db.read.SetMaxIdleConns(16)
+	db.read.SetConnMaxIdleTime(5 * time.Minute)
+	db.write = db.read
+	if db.locking, err = sql.Open("pgx", dsn); err != nil {
+		return fmt.Errorf("open the PostgreSQL database: %w", err)
+	}
+	db.locking.SetMaxOpenConns(16)
+	return nil
+}
+
+// openSQLite opens two pools on the file: one connection that writes, and some
+// that cannot.
+func (db *DB) openSQLite(path string) (err error) {
+	db.dialect = dialectSQLite
+	pragmas := []string{"busy_timeout(10000)", "foreign_keys(1)", "temp_store(2)", "cache_size(-8192)"}
+	open := func(more ...string) (*sql.DB, error) {
+		q := url.Values{"_pragma": append(append([]string{}, pragmas...), more...), "_txlock": {"immediate"}}
+		return sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: escapePath(path), RawQuery: q.Encode()}).String())
+	}
+	if db.write, err = open("journal_mode(wal)", "synchronous(full)", "wal_autocheckpoint(4000)"); err != nil {
+		return fmt.Errorf("open the SQLite database %s: %w", path, err)
+	}
+	db.write.SetMaxOpenConns(1)
+	if err := db.write.Ping(); err != nil { // makes the file, so that readers find it
+		return fmt.Errorf("open the SQLite database %s: %w", path, err)
+	}
+	if db.read, err = open("query_only(1)", "mmap_size(268435456)"); err != nil {
+		return fmt.Errorf("open the SQLite database %s: %w", path, err)
+	}
+	n := max(4, 2*runtime.GOMAXPROCS(0))
+	db.read.SetMaxOpenConns(n)
+	db.read.SetMaxIdleConns(n)
+	return nil
+}
+
+func escapePath(p string) string {
+	return strings.NewReplacer("%", "%25", "?", "%3f", "#", "%23").Replace(p)
+}
+
+// Close ends what runs and closes the database.
+func (db *DB) Close() error {
+	if db.group != nil {
+		db.group.close()
+	}
+	var errs []error
+	if db.read != nil {
+		errs = append(errs, db.read.Close())
+	}
+	if db.write != nil && db.write != db.read {
+		errs = append(errs, db.write.Close())
+	}
+	if db.locking != nil {
+		errs = append(errs, db.locking.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Ping tells whether the database answers.
+func (db *DB) Ping(ctx context.Context) error {
+	var one int
+	if err := db.read.QueryRowContext(ctx, "SELECT 1").Scan(&one); err != nil {
+		return fmt.Errorf("ask the database: %w", err)
+	}
+	return nil
+}
+
+// Exclusive tells whether this process is the only one that writes to the
+// database, so that what was read may be kept in memory until this process
+// changes it.
+func (db *DB) Exclusive() bool { return db.dialect == dialectSQLite }
+
+type dialect int
+
+const (
+	dialectSQLite dialect = iota
+	dialectPostgres
+)
+
+// Kinds of errors that the code acts on.
+var (
+	errRetry    = errors.New("transaction must be tried again")
+	errConflict = errors.New("constraint violated")
+)
+
+// classify translates the drivers' errors: the only place that knows them.
+func classify(err error) error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok {
+		switch {
+		case e.Code == "40001" || e.Code == "40P01": // serialization failure, deadlock
+			return fmt.Errorf("%w: %w", errRetry, err)
+		case strings.HasPrefix(e.Code, "23"):
+			return fmt.Errorf("%w: %w", errConflict, err)
+		case strings.HasPrefix(e.Code, "53"), strings.HasPrefix(e.Code, "57"), strings.HasPrefix(e.Code, "08"):
+			return tarport.Errorf(tarport.Unavailable, "the registry's database is not available, try again").Because(err)
+		}
+		return err
+	}
+	if e, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+		return tarport.Errorf(tarport.Unavailable, "the registry's database is not available, try again").Because(e)
+	}
+	if e, ok := errors.AsType[*sqlite.Error](err); ok {
+		switch e.Code() & 0xff {
+		case sqlite3.SQLITE_CONSTRAINT:
+			return fmt.Errorf("%w: %w", errConflict, err)
+		case sqlite3.SQLITE_FULL:
+			return tarport.Errorf(tarport.InsufficientStorage, "the registry's disk is full").Because(err)
+		case sqlite3.SQLITE_BUSY, sqlite3.SQLITE_IOERR:
+			return tarport.Errorf(tarport.Unavailable, "the registry's database is not available, try again").Because(err)
+		}
+	}
+	return err
+}

@@ -1,0 +1,158 @@
+package metadata
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/tarport/tarport"
+)
+
+// Upload is an upload session.
+type Upload struct {
+	ID         string
+	Repository string
+	Principal  int64  // the user who began it
+	Size       int64  // bytes that are accounted for
+	Hash       []byte // state of the sha256 after Size bytes; nil at 0
+	StartedAt  time.Time
+}
+
+const (
+	insertUpload  = `INSERT INTO uploads (id, repository, principal, started_at, expires_at) VALUES ($1, $2, $3, $4, $5)`
+	selectUpload  = `SELECT principal, size, hash, started_at FROM uploads WHERE id = $1 AND repository = $2`
+	acquireUpload = `UPDATE uploads SET holder = $3, held_until = $4, expires_at = $5
+		WHERE id = $1 AND repository = $2 AND (holder = '' OR held_until <= $6)`
+	holdUpload     = `UPDATE uploads SET held_until = $3 WHERE id = $1 AND holder = $2`
+	saveUpload     = `UPDATE uploads SET size = $3, hash = $4, holder = '', held_until = 0 WHERE id = $1 AND holder = $2`
+	deleteUpload   = `DELETE FROM uploads WHERE id = $1 AND holder = $2`
+	expiredUploads = `SELECT id FROM uploads WHERE expires_at <= $1 AND (holder = '' OR held_until <= $1) ORDER BY expires_at LIMIT $2`
+	releaseUploads = `UPDATE uploads SET holder = '', held_until = 0 WHERE holder <> ''`
+	existsUpload   = `SELECT id FROM uploads WHERE id = $1`
+	countUploads   = `SELECT COUNT(*) FROM uploads WHERE principal = $1`
+)
+
+var errUploadLost = tarport.Errorf(tarport.BlobUploadUnknown, "the upload session is not known: it was finished, cancelled, or has expired")
+
+// CreateUpload begins a session. It is not on disk when this returns: a client
+// whose session is lost by a power failure begins anew.
+func (db *DB) CreateUpload(ctx context.Context, u Upload, expires time.Time) error {
+	err := db.update(ctx, relaxed, func(ctx context.Context, tx *Tx) error {
+		_, err := tx.exec(ctx, insertUpload, u.ID, u.Repository, u.Principal,
+			u.StartedAt.UnixMicro(), expires.UnixMicro())
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("begin upload: %w", err)
+	}
+	return nil
+}
+
+// Upload returns a session; BLOB_UPLOAD_UNKNOWN where the repository has none
+// of this id.
+func (db *DB) Upload(ctx context.Context, repository, id string) (Upload, error) {
+	return db.view().upload(ctx, repository, id)
+}
+
+func (tx *Tx) upload(ctx context.Context, repository, id string) (Upload, error) {
+	u := Upload{ID: id, Repository: repository}
+	var started int64
+	found, err := tx.row(ctx, selectUpload, []any{id, repository}, &u.Principal, &u.Size, &u.Hash, &started)
+	if err != nil {
+		return u, fmt.Errorf("look up upload: %w", err)
+	}
+	if !found {
+		return u, errUploadLost
+	}
+	u.StartedAt = time.UnixMicro(started)
+	return u, nil
+}
+
+// AcquireUpload takes a session for one request: until heldUntil, or until it
+// is saved or deleted, nobody else gets it. CONFLICT where another request
+// holds it.
+func (db *DB) AcquireUpload(ctx context.Context, repository, id, holder string, heldUntil, expires time.Time) (u Upload, err error) {
+	err = db.update(ctx, relaxed, func(ctx context.Context, tx *Tx) error {
+		n, err := tx.exec(ctx, acquireUpload, id, repository, holder, heldUntil.UnixMicro(), expires.UnixMicro(), tx.now)
+		if err != nil {
+			return fmt.Errorf("acquire upload: %w", err)
+		}
+		if u, err = tx.upload(ctx, repository, id); err != nil {
+			return err
+		}
+		if n == 0 {
+			return tarport.Errorf(tarport.Conflict, "another request is writing to this upload session")
+		}
+		return nil
+	})
+	return u, err
+}
+
+// HoldUpload prolongs the hold of a request that is still at it.
+func (db *DB) HoldUpload(ctx context.Context, id, holder string, heldUntil time.Time) error {
+	return db.heldUpload(ctx, holdUpload, id, holder, heldUntil.UnixMicro())
+}
+
+// SaveUpload records how far the session has come and lets go of it.
+func (db *DB) SaveUpload(ctx context.Context, id, holder string, size int64, hash []byte) error {
+	return db.heldUpload(ctx, saveUpload, id, holder, size, hash)
+}
+
+// DeleteUpload ends a session that the holder holds.
+func (db *DB) DeleteUpload(ctx context.Context, id, holder string) error {
+	return db.heldUpload(ctx, deleteUpload, id, holder)
+}
+
+func (db *DB) heldUpload(ctx context.Context, query, id, holder string, args ...any) error {
+	return db.update(ctx, relaxed, func(ctx context.Context, tx *Tx) error {
+		n, err := tx.exec(ctx, query, append([]any{id, holder}, args...)...)
+		if err != nil {
+			return fmt.Errorf("change upload: %w", err)
+		}
+		if n == 0 {
+			return errUploadLost
+		}
+		return nil
+	})
+}
+
+// ReleaseUploads lets go of all sessions: those who held them died with the
+// process. Only for an exclusive database, at its start.
+func (db *DB) ReleaseUploads(ctx context.Context) error {
+	return db.update(ctx, relaxed, func(ctx context.Context, tx *Tx) error {
+		_, err := tx.exec(ctx, releaseUploads)
+		return err
+	})
+}
+
+// ExpiredUploads returns the ids of at most n sessions whose time is over.
+func (db *DB) ExpiredUploads(ctx context.Context, n int) ([]string, error) {
+	tx := db.view()
+	return all(ctx, tx, scanOne[string], expiredUploads, tx.now, n)
+}
+
+// HasUpload tells whether there is a session of this id, in whatever repository.
+func (db *DB) HasUpload(ctx context.Context, id string) (bool, error) {
+	var s string
+	return db.view().row(ctx, existsUpload, []any{id}, &s)
+}
+
+// CountUploads tells how many sessions a user has open.
+func (db *DB) CountUploads(ctx context.Context, principal int64) (n int, err error) {
+	_, err = db.view().row(ctx, countUploads, []any{principal}, &n)
+	return n, err
+}
+
+// TakeExpiredUpload gives an expired session to holder, who deletes its bytes
+// and then its row; false where somebody has gone on with it.
+func (db *DB) TakeExpiredUpload(ctx context.Context, id, holder string, heldUntil time.Time) (taken bool, err error) {
+	err = db.update(ctx, relaxed, func(ctx context.Context, tx *Tx) error {
+		n, err := tx.exec(ctx, takeExpiredUpload, id, holder, heldUntil.UnixMicro(), tx.now)
+		taken = n > 0
+		return err
+	})
+	return taken, err
+}
+
+const takeExpiredUpload = `UPDATE uploads SET holder = $2, held_until = $3
+	WHERE id = $1 AND expires_at <= $4 AND (holder = '' OR held_until <= $4)`

@@ -1,0 +1,196 @@
+// Package storage is where content lives: what is known of it in SQL
+// (storage/metadata), its bytes on one of distribution's storage drivers. It
+// implements distribution's Namespace, Repository, ManifestService, TagService
+// and BlobStore, and what goes beyond them.
+//
+//	registry, extensions/* ──> Store ──┬──> metadata.DB   what there is; one transaction a change
+//	distribution's App ──> Namespace ──┘──> files         bytes by digest
+//
+// The order of writes is: bytes durable, then the transaction, then the
+// answer; the order of deletes: the transaction, then the bytes. So a crash
+// leaves rubbish, which is found and taken away, and never a hole.
+//
+// It does not decide who may do what: its callers have asked tarport.Access.
+package storage
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"time"
+
+	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
+
+	"github.com/tarport/tarport/storage/metadata"
+)
+
+// Options of New.
+type Options struct {
+	DB *metadata.DB // required
+
+	// Root is the root directory of a file system; else Driver says where the
+	// bytes lie. One of the two is required.
+	Root   string
+	Driver storagedriver.StorageDriver
+
+	// Grace is how long a blob that nothing references stays after the last
+	// positive answer about it; 24 h where 0. It must be longer than the
+	// longest push. Leases are renewed when half of them is over, so Grace is
+	// what a client gets at least, and twice that at most.
+	Grace time.Duration
+	// UploadExpiry is how long an upload session lives after its last
+	// request; 24 h where 0.
+	UploadExpiry time.Duration
+	// MaxUploads is how many sessions a user may have open; 100 where 0.
+	MaxUploads int
+	// AllowMissing takes image manifests whose config or layers are not here
+	// (sparse images). Entries of an index may be missing in any case.
+	AllowMissing bool
+
+	Log *slog.Logger     // slog.Default where nil
+	Now func() time.Time // time.Now where nil
+}
+
+// Store is the content of a registry. It may be used by many goroutines.
+type Store struct {
+	db    *metadata.DB
+	files files
+	cache *cache
+	o     Options
+	id    string // of this process, for the sessions that it holds
+}
+
+// New returns a Store over an open database. It keeps the database; closing it
+// is the caller's.
+func New(ctx context.Context, o Options) (*Store, error) {
+	if o.DB == nil || (o.Root == "") == (o.Driver == nil) {
+		return nil, errors.New("storage: a database and either a root directory or a driver are required")
+	}
+	o.Grace = orDefault(o.Grace, 24*time.Hour)
+	o.UploadExpiry = orDefault(o.UploadExpiry, 24*time.Hour)
+	o.MaxUploads = orDefault(o.MaxUploads, 100)
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
+	s := &Store{db: o.DB, o: o, id: rand.Text()}
+	if o.Root != "" {
+		local, err := newLocalFiles(o.Root)
+		if err != nil {
+			return nil, err
+		}
+		s.files = local
+	} else {
+		s.files = &driverFiles{o.Driver}
+	}
+	if s.db.Exclusive() {
+		s.cache = newCache()
+		if err := s.db.ReleaseUploads(ctx); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+func orDefault[T comparable](v, d T) T {
+	var zero T
+	if v == zero {
+		return d
+	}
+	return v
+}
+
+// Check tells whether database and storage answer.
+func (s *Store) Check(ctx context.Context) error {
+	if err := s.db.Ping(ctx); err != nil {
+		return err
+	}
+	if err := s.files.check(ctx); err != nil {
+		return fmt.Errorf("look at the storage: %w", err)
+	}
+	return nil
+}
+
+// Run takes away what expired, now and then, until ctx ends.
+func (s *Store) Run(ctx context.Context) error {
+	if s.db.Exclusive() { // nobody else's uploads can be in the making yet
+		s.sweepLogged(ctx, 0)
+	}
+	t := time.NewTicker(min(s.o.UploadExpiry/4, 10*time.Minute))
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+			s.sweepLogged(ctx, s.o.UploadExpiry)
+		}
+	}
+}
+
+func (s *Store) sweepLogged(ctx context.Context, age time.Duration) {
+	n, err := s.Sweep(ctx, age)
+	if err != nil && ctx.Err() == nil {
+		s.o.Log.LogAttrs(ctx, slog.LevelError, "sweep of expired uploads failed", slog.Any("err", err))
+	}
+	if n > 0 {
+		s.o.Log.LogAttrs(ctx, slog.LevelInfo, "expired uploads removed", slog.Int("count", n))
+	}
+}
+
+// Sweep removes the upload sessions whose time is over, and files of uploads
+// that no session knows and that nobody has written to for age: what a crash
+// left of archives that were being read. It returns how many it removed.
+func (s *Store) Sweep(ctx context.Context, age time.Duration) (removed int, err error) {
+	const batch = 100
+	for {
+		ids, err := s.db.ExpiredUploads(ctx, batch)
+		if err != nil {
+			return removed, err
+		}
+		for _, id := range ids {
+			gone, err := s.sweepUpload(ctx, id)
+			if err != nil {
+				return removed, err
+			}
+			if gone {
+				removed++
+			}
+		}
+		if len(ids) < batch {
+			break
+		}
+	}
+	before := s.o.Now().Add(-age)
+	err = s.files.walkStaged(ctx, func(id string, modified time.Time) error {
+		if modified.After(before) {
+			return nil
+		}
+		if known, err := s.db.HasUpload(ctx, id); err != nil || known {
+			return err
+		}
+		removed++
+		return s.files.dropStaged(ctx, id)
+	})
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return removed, err
+}
+
+func (s *Store) sweepUpload(ctx context.Context, id string) (gone bool, err error) {
+	holder := s.holder()
+	taken, err := s.db.TakeExpiredUpload(ctx, id, holder, s.heldUntil())
+	if err != nil || !taken {
+		return false, err
+	}
+	if err := s.files.dropStaged(ctx, id); err != nil {
+		return false, fmt.Errorf("remove expired upload: %w", err)
+	}
+	return true, s.db.DeleteUpload(ctx, id, holder)
+}
