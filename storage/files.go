@@ -50,8 +50,10 @@ type stagedFile interface {
 // or :3 can be taken over where it lies.
 func blobPath(dgst digest.Digest) string {
 	hex := dgst.Encoded()
-	return "/docker/registry/v2/blobs/" + dgst.Algorithm().String() + "/" + hex[:2] + "/" + hex + "/data"
+	return blobsDir + "/" + dgst.Algorithm().String() + "/" + hex[:2] + "/" + hex + "/data"
 }
+
+const blobsDir = "/docker/registry/v2/blobs"
 
 const stagedDir = "/tarport/uploads"
 

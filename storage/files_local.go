@@ -7,10 +7,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	"golang.org/x/sync/errgroup"
 )
 
 // localFiles keeps bytes on a file system, laid out as distribution's driver
@@ -20,11 +22,30 @@ type localFiles struct {
 	root string
 }
 
+// newLocalFiles makes the folders that blobs lie in, so that to put a blob into
+// place makes one folder and never two.
 func newLocalFiles(root string) (*localFiles, error) {
 	f := &localFiles{root: root}
-	for _, dir := range []string{stagedDir, "/docker/registry/v2/blobs/sha256"} {
+	dirs := []string{stagedDir}
+	for _, a := range []digest.Algorithm{digest.SHA256, digest.SHA512} {
+		for i := range 256 {
+			dirs = append(dirs, fmt.Sprintf("%s/%s/%02x", blobsDir, a, i))
+		}
+	}
+	for _, dir := range dirs {
 		if err := makeDirs(f.path(dir)); err != nil {
 			return nil, fmt.Errorf("make the storage folders: %w", err)
+		}
+	}
+	// Whoever made them may not have come this far.
+	for _, dir := range []string{blobsDir + "/sha256", blobsDir + "/sha512", path.Dir(stagedDir)} {
+		for ; ; dir = path.Dir(dir) {
+			if err := syncDir(f.path(dir)); err != nil {
+				return nil, fmt.Errorf("sync the storage folders: %w", err)
+			}
+			if dir == "/" {
+				break
+			}
 		}
 	}
 	return f, nil
@@ -107,13 +128,26 @@ func (f *localFiles) walkStaged(ctx context.Context, fn func(string, time.Time) 
 
 func (f *localFiles) place(_ context.Context, id string, dgst digest.Digest) error {
 	to := f.path(blobPath(dgst))
-	if err := makeDirs(filepath.Dir(to)); err != nil {
+	dir := filepath.Dir(to)
+	above := filepath.Dir(dir)
+	err := os.Mkdir(dir, 0o755)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err = makeDirs(above); err == nil {
+			err = os.Mkdir(dir, 0o755)
+		}
+	}
+	if err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}
 	if err := os.Rename(f.path(stagedPath(id)), to); err != nil {
 		return err
 	}
-	return syncDir(filepath.Dir(to))
+	// Both at once, so that the disk takes them together; the one above too
+	// where the folder was there: who made it may not have synced it yet.
+	var g errgroup.Group
+	g.Go(func() error { return syncDir(above) })
+	g.Go(func() error { return syncDir(dir) })
+	return g.Wait()
 }
 
 func (f *localFiles) open(_ context.Context, dgst digest.Digest) (io.ReadSeekCloser, int64, error) {
@@ -152,11 +186,10 @@ func (f *localFiles) check(context.Context) error {
 	return err
 }
 
-// makeDirs makes a folder and those above it, and syncs each parent that got a
-// new entry.
+// makeDirs makes a folder and those above it; the caller syncs them.
 func makeDirs(dir string) error {
 	if err := os.Mkdir(dir, 0o755); err == nil {
-		return syncDir(filepath.Dir(dir))
+		return nil
 	} else if errors.Is(err, fs.ErrExist) {
 		return nil
 	} else if !errors.Is(err, fs.ErrNotExist) {

@@ -60,12 +60,11 @@ type Store struct {
 	files files
 	cache *cache
 	o     Options
-	id    string // of this process, for the sessions that it holds
 }
 
 // New returns a Store over an open database. It keeps the database; closing it
 // is the caller's.
-func New(ctx context.Context, o Options) (*Store, error) {
+func New(o Options) (*Store, error) {
 	if o.DB == nil || (o.Root == "") == (o.Driver == nil) {
 		return nil, errors.New("storage: a database and either a root directory or a driver are required")
 	}
@@ -78,7 +77,7 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Store{db: o.DB, o: o, id: rand.Text()}
+	s := &Store{db: o.DB, o: o}
 	if o.Root != "" {
 		local, err := newLocalFiles(o.Root)
 		if err != nil {
@@ -90,9 +89,6 @@ func New(ctx context.Context, o Options) (*Store, error) {
 	}
 	if s.db.Exclusive() {
 		s.cache = newCache()
-		if err := s.db.ReleaseUploads(ctx); err != nil {
-			return nil, err
-		}
 	}
 	return s, nil
 }
@@ -184,7 +180,7 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration) (removed int, err 
 }
 
 func (s *Store) sweepUpload(ctx context.Context, id string) (gone bool, err error) {
-	holder := s.holder()
+	holder := rand.Text()
 	taken, err := s.db.TakeExpiredUpload(ctx, id, holder, s.heldUntil())
 	if err != nil || !taken {
 		return false, err

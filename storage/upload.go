@@ -41,18 +41,11 @@ const (
 	holdEvery = 15 * time.Second
 )
 
-// holder names a holder of sessions, this request only.
-func (s *Store) holder() string { return s.id + "." + rand.Text() }
+// heldUntil is how long a hold counts if it is not renewed: a replica may die
+// and leave its holds behind.
+func (s *Store) heldUntil() time.Time { return s.o.Now().Add(holdFor) }
 
-// heldUntil is how long a hold counts if it is not renewed. Alone with the
-// database a hold ends with the request or the process; a replica may die and
-// leave its holds behind.
-func (s *Store) heldUntil() time.Time {
-	if s.db.Exclusive() {
-		return s.o.Now().AddDate(100, 0, 0)
-	}
-	return s.o.Now().Add(holdFor)
-}
+func (s *Store) expiry() time.Time { return s.o.Now().Add(s.o.UploadExpiry) }
 
 // NewUpload begins an upload session in a repository. TOOMANYREQUESTS where
 // the user has too many open.
@@ -67,7 +60,7 @@ func (s *Store) NewUpload(ctx context.Context, repository string) (*Upload, erro
 	}
 	now := s.o.Now()
 	u := &Upload{s: s, row: metadata.Upload{ID: rand.Text(), Repository: repository, Principal: p.UserID, StartedAt: now}}
-	return u, s.db.CreateUpload(ctx, u.row, now.Add(s.o.UploadExpiry))
+	return u, s.db.CreateUpload(ctx, u.row, s.expiry())
 }
 
 // ResumeUpload goes on with a session of the repository. BLOB_UPLOAD_UNKNOWN
@@ -98,8 +91,8 @@ func (s *Store) uploadRow(ctx context.Context, repository, id string) (metadata.
 
 // hold takes the session for this request.
 func (u *Upload) hold(ctx context.Context) error {
-	holder := u.s.holder()
-	row, err := u.s.db.AcquireUpload(ctx, u.row.Repository, u.row.ID, holder, u.s.heldUntil(), u.s.o.Now().Add(u.s.o.UploadExpiry))
+	holder := rand.Text()
+	row, err := u.s.db.AcquireUpload(ctx, u.row.Repository, u.row.ID, holder, u.s.heldUntil(), u.s.expiry())
 	if err != nil {
 		return err
 	}
@@ -226,13 +219,11 @@ func (u *Upload) Close() error {
 		err = u.file.Close()
 		u.file = nil
 	}
-	var state []byte
-	if u.size > 0 {
-		var herr error
-		state, herr = hashState(u.hash)
-		err = errors.Join(err, herr)
+	if u.size == u.row.Size {
+		return errors.Join(err, u.s.db.ReleaseUpload(context.Background(), u.row.ID, u.holder))
 	}
-	return errors.Join(err, u.s.db.SaveUpload(context.Background(), u.row.ID, u.holder, u.size, state))
+	state, herr := hashState(u.hash)
+	return errors.Join(err, herr, u.s.db.SaveUpload(context.Background(), u.row.ID, u.holder, u.size, state, u.s.expiry()))
 }
 
 func (u *Upload) end() {

@@ -37,6 +37,7 @@ const (
 	upsertBlob  = `INSERT INTO blobs (digest, size, leased_until, created_at) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (digest) DO UPDATE SET leased_until = excluded.leased_until WHERE blobs.state = 'live' AND blobs.size = excluded.size`
 	renewLease    = `UPDATE blobs SET leased_until = $2 WHERE digest = $1 AND state = 'live' AND leased_until < $2`
+	touchBlob     = `UPDATE blobs SET leased_until = $2 WHERE digest = $1 AND state = 'live'`
 	insertLink    = `INSERT INTO blob_links (repository_id, digest, linked_at) VALUES ($1, $2, $3) ON CONFLICT (repository_id, digest) DO NOTHING`
 	deleteLink    = `DELETE FROM blob_links WHERE repository_id = $1 AND digest = $2`
 	selectSources = `SELECT r.name FROM blob_links l JOIN blobs b ON b.digest = l.digest AND b.state = 'live'
@@ -117,7 +118,7 @@ func (db *DB) PutBlob(ctx context.Context, p BlobPut) error {
 	}
 	err := db.update(ctx, d, func(ctx context.Context, tx *Tx) error {
 		if p.Upload != "" {
-			n, err := tx.exec(ctx, deleteUpload, p.Upload, p.Holder)
+			n, err := tx.exec(ctx, deleteUpload, p.Upload, db.inRow(p.Holder))
 			if err != nil {
 				return err
 			}
@@ -145,6 +146,7 @@ func (db *DB) PutBlob(ctx context.Context, p BlobPut) error {
 	if err != nil {
 		return fmt.Errorf("record blob %s: %w", p.Digest, err)
 	}
+	db.holds.release(p.Upload, p.Holder)
 	return nil
 }
 
@@ -156,9 +158,10 @@ func (db *DB) MountBlob(ctx context.Context, from, to string, dgst digest.Digest
 		var old int64
 		found, err := tx.row(ctx, selectLinkedBlob, []any{from, dgst.String()}, &b.Size, &old)
 		if err == nil && found {
-			// The collector may have marked it since the reading: the update tells.
+			// The collector may have marked it since the reading, or have taken it
+			// away: the update tells.
 			var n int64
-			n, err = tx.exec(ctx, upsertBlob, dgst.String(), b.Size, lease.UnixMicro(), tx.now)
+			n, err = tx.exec(ctx, touchBlob, dgst.String(), lease.UnixMicro())
 			found = n > 0
 		}
 		if err != nil {

@@ -19,8 +19,11 @@ package metadata
 import (
 	"context"
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/url"
 	"runtime"
 	"strings"
@@ -48,10 +51,11 @@ type DB struct {
 	dialect dialect
 	now     func() time.Time
 	read    *sql.DB
-	write   *sql.DB // the same as read on PostgreSQL
-	locking *sql.DB // PostgreSQL only: connections that hold advisory locks, apart so that lock and work never wait for each other's
-	group   *group  // SQLite only
-	locks   keyLocks
+	write   *sql.DB  // the same as read on PostgreSQL
+	locking *sql.DB  // PostgreSQL only: connections that hold advisory locks, apart so that lock and work never wait for each other's
+	group   *group   // SQLite only
+	locks   keyLocks // SQLite only
+	holds   holds    // SQLite only
 	stmts   sync.Map // query -> *sql.Stmt, of the read pool
 }
 
@@ -72,7 +76,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 		err = db.migrate(ctx)
 	}
 	if err == nil && db.dialect == dialectSQLite {
-		db.group, err = newGroup(db)
+		db.group, err = newGroup(db, o.DSN)
 	}
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
@@ -97,7 +101,7 @@ func (db *DB) openPostgres(dsn string) (err error) {
 }
 
 // openSQLite opens two pools on the file: one connection that writes, and some
-// that cannot.
+// that cannot. What must be durable is made so by group.
 func (db *DB) openSQLite(path string) (err error) {
 	db.dialect = dialectSQLite
 	pragmas := []string{"busy_timeout(10000)", "foreign_keys(1)", "temp_store(2)", "cache_size(-8192)"}
@@ -105,7 +109,7 @@ func (db *DB) openSQLite(path string) (err error) {
 		q := url.Values{"_pragma": append(append([]string{}, pragmas...), more...), "_txlock": {"immediate"}}
 		return sql.Open("sqlite", (&url.URL{Scheme: "file", Opaque: escapePath(path), RawQuery: q.Encode()}).String())
 	}
-	if db.write, err = open("journal_mode(wal)", "synchronous(full)", "wal_autocheckpoint(4000)"); err != nil {
+	if db.write, err = open("journal_mode(wal)", "synchronous(normal)", "wal_autocheckpoint(4000)"); err != nil {
 		return fmt.Errorf("open the SQLite database %s: %w", path, err)
 	}
 	db.write.SetMaxOpenConns(1)
@@ -186,8 +190,8 @@ func classify(err error) error {
 		}
 		return err
 	}
-	if e, ok := errors.AsType[*pgconn.ConnectError](err); ok {
-		return tarport.Errorf(tarport.Unavailable, "the registry's database is not available, try again").Because(e)
+	if connectionLost(err) {
+		return tarport.Errorf(tarport.Unavailable, "the registry's database is not available, try again").Because(err)
 	}
 	if e, ok := errors.AsType[*sqlite.Error](err); ok {
 		switch e.Code() & 0xff {
@@ -200,4 +204,15 @@ func classify(err error) error {
 		}
 	}
 	return err
+}
+
+// connectionLost tells of an error that PostgreSQL did not live to explain. A
+// call that its own context ended is none, though it costs the connection too.
+func connectionLost(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return false
+	}
+	_, connect := errors.AsType[*pgconn.ConnectError](err)
+	_, network := errors.AsType[*net.OpError](err)
+	return connect || network || errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }

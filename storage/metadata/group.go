@@ -5,20 +5,41 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"os"
+	"sync"
+
+	"github.com/tarport/tarport"
 )
 
 // group is SQLite's one writer. Transactions that wait for it are run one after
 // the other inside one transaction of the database, each in a savepoint of its
-// own, so that they share the fsync of its commit: with many writers the cost
-// of durability is paid once a group, not once each.
+// own. The commit does not wait for the disk (synchronous=NORMAL); those who
+// need that wait together for one fsync of the write-ahead log, while the next
+// group is already being written:
+//
+//	jobs ──> run: BEGIN, SAVEPOINT each, COMMIT ──> relaxed jobs return
+//	                                           └──> sync: fsync of the log ──> durable jobs return
+//
+// SQLite replays the log up to its last whole commit, so what is durable is
+// always all transactions up to some point: nothing that a durable transaction
+// saw can be lost without it. SQLite itself syncs the log before it copies any
+// of it into the database.
 type group struct {
 	db    *DB
 	conn  *sql.Conn
+	log   *os.File // the write-ahead log
 	stmts map[string]*sql.Stmt
-	full  bool // the connection's synchronous is FULL
 	queue chan *job
 	stop  chan struct{}
-	done  chan struct{}
+	once  sync.Once     // of close
+	over  chan struct{} // closed when all that was taken is answered
+	wg    sync.WaitGroup
+
+	mu     sync.Mutex
+	wake   *sync.Cond
+	unsync []*job // committed, waiting for the fsync
+	ended  bool   // run has ended
+	failed error  // an fsync failed: what the disk has is not known any more
 }
 
 // Most jobs that share a commit; it bounds how long the first one waits.
@@ -34,25 +55,37 @@ type job struct {
 	done chan struct{}
 }
 
-func newGroup(db *DB) (*group, error) {
+// newGroup takes the writing connection. The log is there: the migrations have
+// written to it.
+func newGroup(db *DB, path string) (*group, error) {
+	log, err := os.OpenFile(path+"-wal", os.O_RDWR|os.O_CREATE, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("open the database's log: %w", err)
+	}
 	conn, err := db.write.Conn(context.Background())
 	if err != nil {
-		return nil, fmt.Errorf("open the writing connection: %w", err)
+		return nil, errors.Join(fmt.Errorf("open the writing connection: %w", err), log.Close())
 	}
-	g := &group{db: db, conn: conn, stmts: map[string]*sql.Stmt{}, full: true,
-		queue: make(chan *job, maxGroup), stop: make(chan struct{}), done: make(chan struct{})}
-	go g.run()
+	g := &group{db: db, conn: conn, log: log, stmts: map[string]*sql.Stmt{},
+		queue: make(chan *job, maxGroup), stop: make(chan struct{}), over: make(chan struct{})}
+	g.wake = sync.NewCond(&g.mu)
+	g.wg.Go(g.run)
+	g.wg.Go(g.sync)
 	return g, nil
 }
 
 // close ends the writer after the jobs that it has taken.
 func (g *group) close() {
-	close(g.stop)
-	<-g.done
-	for _, s := range g.stmts {
-		_ = s.Close()
-	}
-	_ = g.conn.Close()
+	g.once.Do(func() {
+		close(g.stop)
+		g.wg.Wait()
+		close(g.over)
+		for _, s := range g.stmts {
+			_ = s.Close()
+		}
+		_ = g.conn.Close()
+		_ = g.log.Close()
+	})
 }
 
 // do runs fn in a transaction and waits for it. A caller whose context ends
@@ -71,41 +104,51 @@ func (g *group) do(ctx context.Context, d durability, fn func(context.Context, *
 	select {
 	case <-j.done:
 		return j.err
-	case <-g.done:
-		select {
-		case <-j.done:
-			return j.err
-		default:
-			return errClosed
-		}
+	case <-g.over: // it came too late, unless it is answered
+	}
+	select {
+	case <-j.done:
+		return j.err
+	default:
+		return errClosed
 	}
 }
 
 func (g *group) run() {
-	defer close(g.done)
-	jobs := make([]*job, 0, maxGroup)
+	defer g.end()
 	for {
-		jobs = jobs[:0]
 		select {
 		case <-g.stop:
 			return
 		case j := <-g.queue:
-			jobs = append(jobs, j)
+			g.commit(g.more(j))
 		}
-	more:
-		for len(jobs) < maxGroup {
-			select {
-			case j := <-g.queue:
-				jobs = append(jobs, j)
-			default:
-				break more
-			}
-		}
-		g.commit(jobs)
 	}
 }
 
-// commit runs the jobs and tells each how it went.
+// more is a group: the job, and those that wait behind it.
+func (g *group) more(first *job) []*job {
+	jobs := []*job{first}
+	for len(jobs) < maxGroup {
+		select {
+		case j := <-g.queue:
+			jobs = append(jobs, j)
+		default:
+			return jobs
+		}
+	}
+	return jobs
+}
+
+// end lets sync end.
+func (g *group) end() {
+	g.mu.Lock()
+	g.ended = true
+	g.mu.Unlock()
+	g.wake.Broadcast()
+}
+
+// commit runs the jobs, and answers those that need not wait for the disk.
 func (g *group) commit(jobs []*job) {
 	if err := g.transaction(jobs); err != nil {
 		// Which of them broke it is not known; alone, each gets its own answer.
@@ -118,18 +161,62 @@ func (g *group) commit(jobs []*job) {
 			}
 		}
 	}
+	var wait []*job
 	for _, j := range jobs {
-		close(j.done)
+		if j.err == nil && j.d == durable {
+			wait = append(wait, j)
+		} else {
+			close(j.done)
+		}
+	}
+	if len(wait) > 0 {
+		g.mu.Lock()
+		g.unsync = append(g.unsync, wait...)
+		g.mu.Unlock()
+		g.wake.Signal()
+	}
+}
+
+// sync makes durable what was committed, for as many jobs at once as wait.
+func (g *group) sync() {
+	for {
+		g.mu.Lock()
+		for len(g.unsync) == 0 && !g.ended {
+			g.wake.Wait()
+		}
+		jobs := g.unsync
+		g.unsync = nil
+		err := g.failed
+		g.mu.Unlock()
+		if len(jobs) == 0 {
+			return
+		}
+		if err == nil {
+			if err = syncData(g.log); err != nil {
+				err = tarport.Errorf(tarport.Unavailable, "the registry's database cannot be written, it must be restarted").Because(
+					fmt.Errorf("sync the database's log: %w", err))
+				g.mu.Lock()
+				g.failed = err
+				g.mu.Unlock()
+			}
+		}
+		for _, j := range jobs {
+			j.err = err
+			close(j.done)
+		}
 	}
 }
 
 // transaction runs the jobs in one transaction. What a single job returns is in
 // its err; an error is one of the transaction as a whole, which is undone.
 func (g *group) transaction(jobs []*job) (err error) {
-	ctx := context.Background()
-	if err := g.synchronous(ctx, jobs); err != nil {
-		return err
+	g.mu.Lock()
+	failed := g.failed
+	g.mu.Unlock()
+	if failed != nil {
+		return failed
 	}
+	ctx := context.Background()
 	if err := g.exec(ctx, "BEGIN IMMEDIATE"); err != nil {
 		return fmt.Errorf("begin: %w", err)
 	}
@@ -163,26 +250,6 @@ func (g *group) savepoint(ctx context.Context, j *job) error {
 		}
 	}
 	return g.exec(ctx, "RELEASE job")
-}
-
-// synchronous sets what the commit waits for: the disk, if any job wants it.
-func (g *group) synchronous(ctx context.Context, jobs []*job) error {
-	full := false
-	for _, j := range jobs {
-		full = full || j.d == durable
-	}
-	if full == g.full {
-		return nil
-	}
-	mode := "NORMAL"
-	if full {
-		mode = "FULL"
-	}
-	if err := g.exec(ctx, "PRAGMA synchronous = "+mode); err != nil {
-		return err
-	}
-	g.full = full
-	return nil
 }
 
 func (g *group) exec(ctx context.Context, query string) error {

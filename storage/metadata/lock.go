@@ -74,3 +74,33 @@ func (l *keyLocks) lock(key string) (unlock func()) {
 		l.mu.Unlock()
 	}
 }
+
+// holds are the upload sessions that requests of this process hold, where no
+// other process can hold any: they cost no transaction, and end with the process.
+type holds struct {
+	mu sync.Mutex
+	by map[string]string // holder by session
+}
+
+// take gives a session to holder; false where another has it.
+func (h *holds) take(id, holder string) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.by[id] != "" {
+		return false
+	}
+	if h.by == nil {
+		h.by = map[string]string{}
+	}
+	h.by[id] = holder
+	return true
+}
+
+// release lets go of a session that holder has.
+func (h *holds) release(id, holder string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.by[id] == holder {
+		delete(h.by, id)
+	}
+}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/tarport/tarport"
 )
 
 // Tx is a transaction. now is its time in Unix microseconds, the same for all
@@ -51,7 +53,7 @@ func (db *DB) update(ctx context.Context, d durability, fn func(ctx context.Cont
 		case <-wait.C:
 		}
 	}
-	return err
+	return tarport.Errorf(tarport.Unavailable, "the registry's database is busy, try again").Because(err)
 }
 
 // updateOnce is update on PostgreSQL.

@@ -23,13 +23,15 @@ const (
 	selectUpload  = `SELECT principal, size, hash, started_at FROM uploads WHERE id = $1 AND repository = $2`
 	acquireUpload = `UPDATE uploads SET holder = $3, held_until = $4, expires_at = $5
 		WHERE id = $1 AND repository = $2 AND (holder = '' OR held_until <= $6)`
-	holdUpload     = `UPDATE uploads SET held_until = $3 WHERE id = $1 AND holder = $2`
-	saveUpload     = `UPDATE uploads SET size = $3, hash = $4, holder = '', held_until = 0 WHERE id = $1 AND holder = $2`
-	deleteUpload   = `DELETE FROM uploads WHERE id = $1 AND holder = $2`
-	expiredUploads = `SELECT id FROM uploads WHERE expires_at <= $1 AND (holder = '' OR held_until <= $1) ORDER BY expires_at LIMIT $2`
-	releaseUploads = `UPDATE uploads SET holder = '', held_until = 0 WHERE holder <> ''`
-	existsUpload   = `SELECT id FROM uploads WHERE id = $1`
-	countUploads   = `SELECT COUNT(*) FROM uploads WHERE principal = $1`
+	holdUpload        = `UPDATE uploads SET held_until = $3 WHERE id = $1 AND holder = $2`
+	releaseUpload     = `UPDATE uploads SET holder = '', held_until = 0 WHERE id = $1 AND holder = $2`
+	saveUpload        = `UPDATE uploads SET size = $3, hash = $4, expires_at = $5, holder = '', held_until = 0 WHERE id = $1 AND holder = $2`
+	deleteUpload      = `DELETE FROM uploads WHERE id = $1 AND holder = $2`
+	expiredUploads    = `SELECT id FROM uploads WHERE expires_at <= $1 AND (holder = '' OR held_until <= $1) ORDER BY expires_at LIMIT $2`
+	existsUpload      = `SELECT id FROM uploads WHERE id = $1`
+	takeExpiredUpload = `UPDATE uploads SET holder = $2, held_until = $3
+		WHERE id = $1 AND expires_at <= $4 AND (holder = '' OR held_until <= $4)`
+	countUploads = `SELECT COUNT(*) FROM uploads WHERE principal = $1`
 )
 
 var errUploadLost = tarport.Errorf(tarport.BlobUploadUnknown, "the upload session is not known: it was finished, cancelled, or has expired")
@@ -69,9 +71,18 @@ func (tx *Tx) upload(ctx context.Context, repository, id string) (Upload, error)
 }
 
 // AcquireUpload takes a session for one request: until heldUntil, or until it
-// is saved or deleted, nobody else gets it. CONFLICT where another request
-// holds it.
+// is saved, deleted or released, nobody else gets it. CONFLICT where another
+// request holds it.
 func (db *DB) AcquireUpload(ctx context.Context, repository, id, holder string, heldUntil, expires time.Time) (u Upload, err error) {
+	if db.Exclusive() {
+		if !db.holds.take(id, holder) {
+			return u, errUploadHeld
+		}
+		if u, err = db.Upload(ctx, repository, id); err != nil {
+			db.holds.release(id, holder)
+		}
+		return u, err
+	}
 	err = db.update(ctx, relaxed, func(ctx context.Context, tx *Tx) error {
 		n, err := tx.exec(ctx, acquireUpload, id, repository, holder, heldUntil.UnixMicro(), expires.UnixMicro(), tx.now)
 		if err != nil {
@@ -81,31 +92,54 @@ func (db *DB) AcquireUpload(ctx context.Context, repository, id, holder string, 
 			return err
 		}
 		if n == 0 {
-			return tarport.Errorf(tarport.Conflict, "another request is writing to this upload session")
+			return errUploadHeld
 		}
 		return nil
 	})
 	return u, err
 }
 
-// HoldUpload prolongs the hold of a request that is still at it.
+var errUploadHeld = tarport.Errorf(tarport.Conflict, "another request is writing to this upload session")
+
+// inRow is the holder as the row has it.
+func (db *DB) inRow(holder string) string {
+	if db.Exclusive() {
+		return ""
+	}
+	return holder
+}
+
+// ReleaseUpload lets go of a session that has not come further.
+func (db *DB) ReleaseUpload(ctx context.Context, id, holder string) error {
+	if db.Exclusive() {
+		db.holds.release(id, holder)
+		return nil
+	}
+	return db.heldUpload(ctx, releaseUpload, id, holder)
+}
+
+// HoldUpload prolongs the hold of a request that is still at it. Where no other
+// process can take it there is nothing to prolong.
 func (db *DB) HoldUpload(ctx context.Context, id, holder string, heldUntil time.Time) error {
 	return db.heldUpload(ctx, holdUpload, id, holder, heldUntil.UnixMicro())
 }
 
-// SaveUpload records how far the session has come and lets go of it.
-func (db *DB) SaveUpload(ctx context.Context, id, holder string, size int64, hash []byte) error {
-	return db.heldUpload(ctx, saveUpload, id, holder, size, hash)
+// SaveUpload records how far the session has come, and until when it lives, and
+// lets go of it.
+func (db *DB) SaveUpload(ctx context.Context, id, holder string, size int64, hash []byte, expires time.Time) error {
+	defer db.holds.release(id, holder)
+	return db.heldUpload(ctx, saveUpload, id, holder, size, hash, expires.UnixMicro())
 }
 
 // DeleteUpload ends a session that the holder holds.
 func (db *DB) DeleteUpload(ctx context.Context, id, holder string) error {
+	defer db.holds.release(id, holder)
 	return db.heldUpload(ctx, deleteUpload, id, holder)
 }
 
 func (db *DB) heldUpload(ctx context.Context, query, id, holder string, args ...any) error {
 	return db.update(ctx, relaxed, func(ctx context.Context, tx *Tx) error {
-		n, err := tx.exec(ctx, query, append([]any{id, holder}, args...)...)
+		n, err := tx.exec(ctx, query, append([]any{id, db.inRow(holder)}, args...)...)
 		if err != nil {
 			return fmt.Errorf("change upload: %w", err)
 		}
@@ -113,15 +147,6 @@ func (db *DB) heldUpload(ctx context.Context, query, id, holder string, args ...
 			return errUploadLost
 		}
 		return nil
-	})
-}
-
-// ReleaseUploads lets go of all sessions: those who held them died with the
-// process. Only for an exclusive database, at its start.
-func (db *DB) ReleaseUploads(ctx context.Context) error {
-	return db.update(ctx, relaxed, func(ctx context.Context, tx *Tx) error {
-		_, err := tx.exec(ctx, releaseUploads)
-		return err
 	})
 }
 
@@ -146,13 +171,16 @@ func (db *DB) CountUploads(ctx context.Context, principal int64) (n int, err err
 // TakeExpiredUpload gives an expired session to holder, who deletes its bytes
 // and then its row; false where somebody has gone on with it.
 func (db *DB) TakeExpiredUpload(ctx context.Context, id, holder string, heldUntil time.Time) (taken bool, err error) {
+	if db.Exclusive() && !db.holds.take(id, holder) {
+		return false, nil
+	}
 	err = db.update(ctx, relaxed, func(ctx context.Context, tx *Tx) error {
-		n, err := tx.exec(ctx, takeExpiredUpload, id, holder, heldUntil.UnixMicro(), tx.now)
+		n, err := tx.exec(ctx, takeExpiredUpload, id, db.inRow(holder), heldUntil.UnixMicro(), tx.now)
 		taken = n > 0
 		return err
 	})
+	if !taken {
+		db.holds.release(id, holder)
+	}
 	return taken, err
 }
-
-const takeExpiredUpload = `UPDATE uploads SET holder = $2, held_until = $3
-	WHERE id = $1 AND expires_at <= $4 AND (holder = '' OR held_until <= $4)`

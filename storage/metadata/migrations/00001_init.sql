@@ -123,7 +123,6 @@ CREATE TABLE uploads (
 	started_at BIGINT NOT NULL,
 	expires_at BIGINT NOT NULL
 );
-CREATE INDEX uploads_expires_at ON uploads (expires_at);
 CREATE INDEX uploads_principal ON uploads (principal);
 
 -- +goose Down
