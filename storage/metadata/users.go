@@ -153,6 +153,7 @@ func (db *DB) BeginLogin(ctx context.Context, account, address string, limits Lo
 	)
 	err = db.update(ctx, relaxed, func(ctx context.Context, tx *Tx) error {
 		var err error
+		id = 0
 		if wait, err = tx.loginWait(ctx, account, address, limits); err != nil || wait > 0 {
 			return err
 		}
