@@ -1,0 +1,101 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/goccy/go-yaml"
+
+	"github.com/tarport/tarport"
+)
+
+// overrides are the variables that override the keys under tarport:.
+var overrides = []struct {
+	name string
+	at   func(*Tarport) any
+}{
+	{"TARPORT_DATA", func(t *Tarport) any { return &t.Data }},
+	{"TARPORT_PUBLIC_URL", func(t *Tarport) any { return &t.PublicURL }},
+	{"TARPORT_SECRET", func(t *Tarport) any { return &t.Secret }},
+	{"TARPORT_TRUSTED_PROXIES", func(t *Tarport) any { return &t.TrustedProxies }},
+	{"TARPORT_DATABASE_DSN", func(t *Tarport) any { return &t.Database.DSN }},
+	{"TARPORT_METRICS_ADDR", func(t *Tarport) any { return &t.Metrics.Addr }},
+	{"TARPORT_BLOBS_GRACE", func(t *Tarport) any { return &t.Blobs.Grace }},
+	{"TARPORT_UPLOADS_EXPIRE", func(t *Tarport) any { return &t.Uploads.Expire }},
+	{"TARPORT_UPLOADS_MAX", func(t *Tarport) any { return &t.Uploads.Max }},
+	{"TARPORT_MANIFESTS_SPARSE", func(t *Tarport) any { return &t.Manifests.Sparse }},
+	{"TARPORT_ARCHIVES_MAX_SIZE", func(t *Tarport) any { return &t.Archives.MaxSize }},
+	{"TARPORT_ARCHIVES_MAX_UNPACKED", func(t *Tarport) any { return &t.Archives.MaxUnpacked }},
+	{"TARPORT_ARCHIVES_MAX_LAYER", func(t *Tarport) any { return &t.Archives.MaxLayer }},
+	{"TARPORT_ARCHIVES_REPACK", func(t *Tarport) any { return &t.Archives.Repack }},
+	{"TARPORT_ARCHIVES_COMPRESSION", func(t *Tarport) any { return &t.Archives.Compression }},
+}
+
+// The variables that are no key of the configuration.
+const (
+	EnvFile          = "TARPORT_CONFIG"         // the file, where no argument names one
+	EnvAdminPassword = "TARPORT_ADMIN_PASSWORD" //nolint:gosec // the name of the variable, not a password
+)
+
+// kubernetes matches what a cluster sets in every container beside a service
+// called tarport.
+var kubernetes = regexp.MustCompile(`^TARPORT_(SERVICE_(HOST|PORT)(_.*)?|PORT(_\d+_.*)?)$`)
+
+func (c *Config) applyEnviron(environ []string) error {
+	known := []string{EnvFile, EnvAdminPassword}
+	for _, o := range overrides {
+		known = append(known, o.name)
+		if v, ok := lookup(environ, o.name); ok {
+			if err := setValue(o.at(&c.Tarport), v); err != nil {
+				return fmt.Errorf("%s: %w", o.name, err)
+			}
+		}
+	}
+	for _, kv := range environ {
+		name, _, _ := strings.Cut(kv, "=")
+		if strings.HasPrefix(name, "TARPORT_") && !slices.Contains(known, name) && !kubernetes.MatchString(name) {
+			c.Warnings = append(c.Warnings, "the variable "+name+" has no effect: no key is called so")
+		}
+	}
+	return nil
+}
+
+// setValue sets what to points at. A text is taken as it stands, so that a
+// password may look like YAML; a list has commas between its items.
+func setValue(to any, value string) error {
+	switch p := to.(type) {
+	case *string:
+		*p = value
+	case *tarport.Secret:
+		*p = tarport.Secret(value)
+	case *[]string:
+		*p = strings.FieldsFunc(value, func(r rune) bool { return r == ',' || r == ' ' })
+	default:
+		err := yaml.Unmarshal([]byte(value), to)
+		if e, ok := errors.AsType[yaml.Error](err); ok {
+			return fmt.Errorf("%q does not fit: %s", value, e.GetMessage())
+		}
+		return err
+	}
+	return nil
+}
+
+// Getenv is the variable's value in an environment of the form of os.Environ,
+// "" where it is not set.
+func Getenv(environ []string, name string) string {
+	v, _ := lookup(environ, name)
+	return v
+}
+
+// lookup finds a variable in the form of os.Environ; the last one counts.
+func lookup(environ []string, name string) (string, bool) {
+	for _, kv := range slices.Backward(environ) {
+		if k, v, ok := strings.Cut(kv, "="); ok && k == name {
+			return v, true
+		}
+	}
+	return "", false
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"log/slog"
+	"math/big"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/distribution/distribution/v3/configuration"
+	"github.com/sirupsen/logrus"
+)
+
+func runCommand(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
+	t.Helper()
+	var out, err bytes.Buffer
+	code = run(t.Context(), &app{out: &out, err: &err, environ: environ}, args)
+	return code, out.String(), err.String()
+}
+
+func TestExitCodes(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		args           []string
+		code           int
+		stdout, stderr string
+	}{
+		{[]string{"version"}, exitOK, "tarport dev", ""},
+		{[]string{}, exitOK, "Available Commands:", ""},
+		{[]string{"--help"}, exitOK, "Available Commands:", ""},
+		{[]string{"serve", "--help"}, exitOK, "TARPORT_ADMIN_PASSWORD", ""},
+		{[]string{"completion", "bash"}, exitOK, "bash completion", ""},
+		{[]string{"config"}, exitOK, "check", ""},
+		{[]string{"brew"}, exitUsage, "", "unknown command"},
+		{[]string{"config", "brew"}, exitUsage, "", "unknown command"},
+		{[]string{"version", "x"}, exitUsage, "", "tarport version"},
+		{[]string{"serve", "a", "b"}, exitUsage, "", "tarport serve [config.yml]"},
+		{[]string{"serve", "--brew"}, exitUsage, "", "unknown flag"},
+		{[]string{"serve", "none.yml"}, exitFailure, "", "none.yml"},
+		{[]string{"healthcheck", "--timeout", "soon"}, exitUsage, "", "invalid argument"},
+	}
+	for _, tt := range tests {
+		code, stdout, stderr := runCommand(t, nil, tt.args...)
+		if code != tt.code || !strings.Contains(stdout, tt.stdout) || !strings.Contains(stderr, tt.stderr) {
+			t.Errorf("tarport %v = %d, stdout %q, stderr %q; want %d, %q, %q", tt.args, code, stdout, stderr, tt.code, tt.stdout, tt.stderr)
+		}
+		if tt.code == exitUsage && stdout != "" {
+			t.Errorf("tarport %v prints words to stdout: %q", tt.args, stdout)
+		}
+	}
+}
+
+func TestConfigCheck(t *testing.T) {
+	t.Parallel()
+	code, stdout, stderr := runCommand(t, nil, "config", "check")
+	if code != exitOK || stderr != "" {
+		t.Errorf("config check = %d, %q, want 0 and no words", code, stderr)
+	}
+	for _, want := range []string{"none: the defaults", "127.0.0.1:5000", "127.0.0.1:5001/metrics", "data/tarport.db", "filesystem rootdirectory=./data"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("config check prints no %q:\n%s", want, stdout)
+		}
+	}
+	file := filepath.Join(t.TempDir(), "config.yml")
+	write := func(s string) {
+		if err := os.WriteFile(file, []byte(s), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("http:\n  adr: x\n")
+	code, stdout, stderr = runCommand(t, nil, "config", "check", file)
+	if code != exitFailure || stdout != "" || !strings.Contains(stderr, `[2:3] unknown key "adr"`) || !strings.Contains(stderr, ">  2 |   adr: x") {
+		t.Errorf("config check = %d, %q, %q, want 1 and the line", code, stdout, stderr)
+	}
+	write("http:\n  tls: {certificate: /none.crt, key: /none.key}\n")
+	if code, _, stderr = runCommand(t, nil, "config", "check", file); code != exitFailure || !strings.Contains(stderr, "/none.crt") {
+		t.Errorf("config check = %d, %q, want 1 and the file that is not there", code, stderr)
+	}
+	write("redis:\n  addrs: [x:1]\n")
+	code, stdout, stderr = runCommand(t, []string{
+		"TARPORT_CONFIG=" + file, "TARPORT_DATABASE_DSN=postgres://user:hunter2@db/x?password=hunter2", "TARPORT_SECRET=hunter2hunter2hunter2hunter2hunter2",
+	}, "config", "check")
+	if code != exitOK || !strings.Contains(stderr, "warning: redis has no effect") || !strings.Contains(stdout, file) || strings.Contains(stdout+stderr, "hunter2") {
+		t.Errorf("config check = %d, want 0, a warning and no secret; stdout %s, stderr %s", code, stdout, stderr)
+	}
+}
+
+// logrus has one logger in a process, so this changes it and the environment,
+// and runs alone.
+func TestDistributionsWarningsAreLogged(t *testing.T) {
+	t.Setenv("REGISTRY_BOGUS", "1")
+	code, _, stderr := runCommand(t, os.Environ(), "config", "check")
+	if code != exitOK || !strings.Contains(stderr, "warning: Ignoring unrecognized environment variable REGISTRY_BOGUS") {
+		t.Errorf("config check = %d, %q, want a warning of the variable", code, stderr)
+	}
+	b := bridgeLogrus()
+	logrus.Info("not this")
+	logrus.Error("before there is a logger")
+	var out bytes.Buffer
+	b.to(newLogger(&out, configuration.Log{Level: "info", Fields: map[string]any{"site": "a"}}))
+	logrus.WithField("k", "v").Warn("with one")
+	want := []string{`level=WARN msg=distribution site=a text="before there is a logger"`, `level=WARN msg=distribution site=a text="with one"`}
+	for _, w := range want {
+		if !strings.Contains(out.String(), w) {
+			t.Errorf("the log has no %q:\n%s", w, out.String())
+		}
+	}
+	if strings.Contains(out.String(), "not this") {
+		t.Errorf("the log has what is below a warning:\n%s", out.String())
+	}
+}
+
+func TestLogLevels(t *testing.T) {
+	t.Parallel()
+	for level, want := range map[configuration.Loglevel]slog.Level{
+		"error": slog.LevelError, "warn": slog.LevelWarn, "info": slog.LevelInfo, "debug": slog.LevelDebug,
+	} {
+		log := newLogger(&bytes.Buffer{}, configuration.Log{Level: level, Formatter: "json"})
+		if !log.Enabled(t.Context(), want) || log.Enabled(t.Context(), want-1) {
+			t.Errorf("a logger of level %s does not log from %s on", level, want)
+		}
+	}
+}
+
+func writeCertificate(t *testing.T, dir string) (cert, key string) {
+	t.Helper()
+	priv, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"registry.example.com"}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, priv.Public(), priv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(priv)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, key = filepath.Join(dir, "tls.crt"), filepath.Join(dir, "tls.key")
+	for name, block := range map[string]*pem.Block{cert: {Type: "CERTIFICATE", Bytes: der}, key: {Type: "PRIVATE KEY", Bytes: pkcs8}} {
+		if err := os.WriteFile(name, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return cert, key
+}

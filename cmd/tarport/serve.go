@@ -1,0 +1,309 @@
+package main
+
+import (
+	"context"
+	"crypto/hkdf"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/distribution/distribution/v3/registry/listener"
+	"github.com/distribution/distribution/v3/registry/storage/driver/factory"
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/inmemory" // a driver that storage: can name
+	_ "github.com/distribution/distribution/v3/registry/storage/driver/s3-aws"   // likewise
+	"github.com/gorilla/mux"
+	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/auth"
+	"github.com/tarport/tarport/cmd/tarport/internal/config"
+	"github.com/tarport/tarport/cmd/tarport/internal/server"
+	"github.com/tarport/tarport/extensions/archive"
+	"github.com/tarport/tarport/internal/httpapi"
+	"github.com/tarport/tarport/registry"
+	"github.com/tarport/tarport/storage"
+	"github.com/tarport/tarport/storage/metadata"
+)
+
+func newServeCmd(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "serve [config.yml]",
+		Short: "Run the registry",
+		Long: "Serve runs the registry until SIGTERM or SIGINT, and then waits for the requests under way. " +
+			"The first start makes the account admin, with the password in TARPORT_ADMIN_PASSWORD or one that is printed once." + configUsage,
+		Args: usage(cobra.MaximumNArgs(1)),
+		RunE: func(cmd *cobra.Command, args []string) error { return runServe(cmd.Context(), a, args) },
+	}
+}
+
+func runServe(ctx context.Context, a *app, args []string) error {
+	bridge := bridgeLogrus()
+	c, err := a.loadConfig(args)
+	if err != nil {
+		return err
+	}
+	log := newLogger(a.err, c.Distribution.Log)
+	bridge.to(log)
+	for _, text := range c.Warnings {
+		log.Warn("configuration", slog.String("text", text))
+	}
+	ctx, stop := signal.NotifyContext(ctx, syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+
+	s, err := openStores(ctx, c, log)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(s.serve(ctx, a, c), s.Close())
+	if err == nil {
+		log.Info("stopped")
+	}
+	return err
+}
+
+// stores is what is opened before anything is served, and closed after.
+type stores struct {
+	log     *slog.Logger
+	secret  tarport.Secret
+	db      *metadata.DB
+	content *storage.Store
+	closers []func() error
+}
+
+// openStores opens the data directory, the database and the blobs.
+func openStores(ctx context.Context, c *config.Config, log *slog.Logger) (s *stores, err error) {
+	s = &stores{log: log}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	data, err := openData(c)
+	if err != nil {
+		return s, err
+	}
+	s.closers = append(s.closers, data.Close)
+	if s.secret, err = data.secret(c.Tarport.Secret); err != nil {
+		return s, err
+	}
+	if s.db, err = metadata.Open(ctx, metadata.Options{DSN: c.Tarport.Database.DSN}); err != nil {
+		return s, err
+	}
+	s.closers = append(s.closers, s.db.Close)
+	o := storage.Options{
+		DB: s.db, Log: log,
+		Grace:        c.Tarport.Blobs.Grace.Std(),
+		UploadExpiry: c.Tarport.Uploads.Expire.Std(),
+		MaxUploads:   c.Tarport.Uploads.Max,
+		AllowMissing: c.Tarport.Manifests.Sparse,
+	}
+	switch driver, params := c.Driver(); driver {
+	case "filesystem":
+		o.Root = fmt.Sprint(params["rootdirectory"])
+	default:
+		if o.Driver, err = factory.Create(ctx, driver, params); err != nil {
+			return s, fmt.Errorf("open the storage driver %s: %w", driver, err)
+		}
+	}
+	s.content, err = storage.New(o)
+	return s, err
+}
+
+// Close closes what was opened, the last first.
+func (s *stores) Close() error {
+	var errs []error
+	for i := len(s.closers) - 1; i >= 0; i-- {
+		errs = append(errs, s.closers[i]())
+	}
+	s.closers = nil
+	return errors.Join(errs...)
+}
+
+// serve joins the pieces, and serves until ctx ends.
+func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
+	who, err := auth.New(ctx, auth.Options{DB: s.db, Secret: s.secret, PublicURL: c.Tarport.PublicURL, Origin: origin})
+	if err != nil {
+		return err
+	}
+	if err := ensureAdmin(ctx, a, who); err != nil {
+		return err
+	}
+	uploads, err := derive(s.secret, "upload states")
+	if err != nil {
+		return err
+	}
+	reg, err := registry.New(ctx, registry.Options{Store: s.content, Auth: who, Secret: uploads, Log: s.log})
+	if err != nil {
+		return err
+	}
+	s.closers = append(s.closers, reg.Close)
+	archives, err := archive.New(archive.Options{
+		Store: archive.Storage(s.content), Access: who, Log: s.log,
+		Compression: c.Tarport.Archives.Compression,
+		Repack:      c.Tarport.Archives.Repack,
+		Limits: archive.Limits{
+			Archive:  int64(c.Tarport.Archives.MaxSize),
+			Unpacked: int64(c.Tarport.Archives.MaxUnpacked),
+			Layer:    int64(c.Tarport.Archives.MaxLayer),
+		},
+	})
+	if err != nil {
+		return err
+	}
+
+	others := newRouter()
+	who.Routes(others)
+	api := others.PathPrefix("/api/v1").Subrouter()
+	api.Use(loggedIn(who))
+	archive.NewHandler(archives).Routes(api)
+
+	metrics := server.NewMetrics()
+	pace := server.DefaultPace()
+	handler := server.Proxies(c.Proxies()).Believe(
+		httpapi.Middleware(httpapi.Options{Log: s.log, AccessLog: !c.Distribution.Log.AccessLog.Disabled, Observe: metrics.Observe})(
+			pace.Bodies(split("/v2", reg, others))))
+	health := server.NewHealth(s.log, c.Distribution.Health,
+		server.Check{Name: "storage", Func: s.content.Check},
+		server.Check{Name: "database", Func: s.db.Ping})
+
+	o := server.Options{
+		Handler: handler, Log: s.log, Health: health, Metrics: metrics, Pace: pace,
+		HTTP1: c.Distribution.HTTP.HTTP2.Disabled, H2C: c.Distribution.HTTP.H2C.Enabled,
+		Headers: c.Distribution.HTTP.Headers, Drain: c.Distribution.HTTP.DrainTimeout,
+	}
+	if o.TLS, err = server.TLS(c, s.log); err != nil {
+		return err
+	}
+	if err := listen(&o, c); err != nil {
+		return err
+	}
+	s.logStart(c, o)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.content.Run(gctx) })
+	g.Go(func() error { return server.New(gctx, o).Run(gctx) })
+	return g.Wait()
+}
+
+// newRouter is a router that takes a path as it is written, and answers as the
+// API does where it has no route.
+func newRouter() *mux.Router {
+	r := mux.NewRouter().SkipClean(true)
+	r.NotFoundHandler = httpapi.Handle(func(http.ResponseWriter, *http.Request) error {
+		return tarport.Errorf(tarport.NotFound, "there is nothing here")
+	})
+	r.MethodNotAllowedHandler = httpapi.Handle(func(_ http.ResponseWriter, r *http.Request) error {
+		return tarport.Errorf(tarport.Unsupported, "%s is not possible here", r.Method)
+	})
+	return r
+}
+
+// loggedIn lets in who shows a good credential, and says behind it who that is.
+func loggedIn(who *auth.Service) mux.MiddlewareFunc {
+	return func(next http.Handler) http.Handler {
+		return httpapi.Handle(func(w http.ResponseWriter, r *http.Request) error {
+			p, err := who.Authenticate(r)
+			if err == nil && p.Anonymous() {
+				err = tarport.Errorf(tarport.Unauthorized, "authentication required: log in first")
+			}
+			if err != nil {
+				who.SetHeaders(w, r, err)
+				if tarport.ErrorCode(err) == tarport.Unauthorized {
+					w.Header().Add("WWW-Authenticate", `Basic realm="tarport"`)
+				}
+				return err
+			}
+			httpapi.SetUser(r.Context(), p.Name)
+			next.ServeHTTP(w, r.WithContext(tarport.WithPrincipal(r.Context(), p)))
+			return nil
+		})
+	}
+}
+
+// listen opens the listeners.
+func listen(o *server.Options, c *config.Config) (err error) {
+	h := c.Distribution.HTTP
+	if o.Listener, err = listener.NewListener(h.Net, h.Addr); err != nil {
+		return fmt.Errorf("http.addr: %w", err)
+	}
+	switch addr := c.Tarport.Metrics.Addr; addr {
+	case "":
+	case config.OnMain:
+		o.MetricsPath = c.MetricsPath()
+	default:
+		o.MetricsPath = c.MetricsPath()
+		if o.MetricsListener, err = net.Listen("tcp", addr); err != nil {
+			return errors.Join(fmt.Errorf("tarport.metrics.addr: %w", err), o.Listener.Close())
+		}
+	}
+	return nil
+}
+
+func (s *stores) logStart(c *config.Config, o server.Options) {
+	attrs := []any{
+		slog.String("version", tarport.Version), slog.String("addr", o.Listener.Addr().String()),
+		slog.Bool("tls", o.TLS != nil), slog.String("data", absolute(c.Tarport.Data)),
+	}
+	if o.MetricsListener != nil {
+		attrs = append(attrs, slog.String("metrics", o.MetricsListener.Addr().String()))
+	}
+	s.log.Info("serving", attrs...)
+}
+
+// split sends what is under the prefix one way, and the rest the other.
+func split(prefix string, under, others http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if rest, ok := strings.CutPrefix(r.URL.Path, prefix); ok && (rest == "" || rest[0] == '/') {
+			under.ServeHTTP(w, r)
+			return
+		}
+		others.ServeHTTP(w, r)
+	})
+}
+
+// origin is what Proxies.Believe has made of a request, in auth's words.
+func origin(r *http.Request) auth.Origin {
+	return auth.Origin{Scheme: server.Scheme(r), Host: r.Host, Address: server.Client(r)}
+}
+
+// derive makes a secret of its own for a purpose.
+func derive(secret tarport.Secret, purpose string) (tarport.Secret, error) {
+	key, err := hkdf.Key(sha256.New, []byte(secret.Reveal()), nil, "tarport "+purpose, sha256.Size)
+	if err != nil {
+		return "", fmt.Errorf("derive the secret of %s: %w", purpose, err)
+	}
+	return tarport.Secret(hex.EncodeToString(key)), nil
+}
+
+// ensureAdmin makes the administrator's account at the first start. A password
+// that was made for it is shown this once; it goes past the log, which others
+// may keep.
+func ensureAdmin(ctx context.Context, a *app, who *auth.Service) error {
+	password, err := who.EnsureAdmin(ctx, tarport.Secret(config.Getenv(a.environ, config.EnvAdminPassword)))
+	if err != nil {
+		return fmt.Errorf("make the account of the administrator: %w", err)
+	}
+	if password == "" {
+		return nil
+	}
+	_, err = fmt.Fprintf(a.err, `
++------------------------------------------------------------+
+|  The account of the administrator was made.                |
+|                                                            |
+|      user      %-42s  |
+|      password  %-42s  |
+|                                                            |
+|  This is shown only once.                                  |
++------------------------------------------------------------+
+
+`, "admin", password.Reveal())
+	return err
+}
