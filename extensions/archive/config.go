@@ -1,0 +1,66 @@
+package archive
+
+import (
+	"fmt"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// imageConfig is what is read of an image's config. The bytes themselves are
+// stored as they came: their sha256 is the image ID.
+type imageConfig struct {
+	os, architecture, variant string
+	diffIDs                   []digest.Digest
+}
+
+func (c imageConfig) platform() string {
+	if c.os == "" && c.architecture == "" {
+		return ""
+	}
+	p := c.os + "/" + c.architecture
+	if c.variant != "" {
+		p += "/" + c.variant
+	}
+	return p
+}
+
+// parseConfig reads an image config, Docker's or OCI's.
+func parseConfig(data []byte, most int) (imageConfig, error) {
+	var c imageConfig
+	o, err := parseObject(data, "rootfs", "os", "architecture", "variant", "config", "history", "created", "author")
+	if err != nil {
+		return c, err
+	}
+	if err := o.strings(map[string]*string{"os": &c.os, "architecture": &c.architecture, "variant": &c.variant}); err != nil {
+		return c, err
+	}
+	if !o.has("rootfs") {
+		return c, fmt.Errorf(`it has no "rootfs": this is not the config of an image`)
+	}
+	fs, err := parseObject(o["rootfs"], "type", "diff_ids")
+	if err != nil {
+		return c, fmt.Errorf("its rootfs: %w", err)
+	}
+	var kind string
+	var ids []string
+	if err := fs.strings(map[string]*string{"type": &kind}); err != nil {
+		return c, fmt.Errorf("its rootfs: %w", err)
+	}
+	if kind != "layers" {
+		return c, fmt.Errorf("its rootfs is of the type %s, not layers", quoted(kind))
+	}
+	if err := fs.get("diff_ids", &ids); err != nil {
+		return c, fmt.Errorf("its rootfs: %w", err)
+	}
+	if len(ids) > most {
+		return c, fmt.Errorf("it has %d layers, at most %d are allowed", len(ids), most)
+	}
+	for i, s := range ids {
+		d := digest.Digest(s)
+		if d.Validate() != nil || d.Algorithm() != digest.SHA256 {
+			return c, fmt.Errorf("its diffID %d is %s, not sha256: and 64 lower-case hexadecimal digits", i, quoted(s))
+		}
+		c.diffIDs = append(c.diffIDs, d)
+	}
+	return c, nil
+}

@@ -1,0 +1,199 @@
+package archive
+
+import (
+	"encoding/json"
+	"fmt"
+	"regexp"
+
+	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Docker's media types (distribution: docs/spec/manifest-v2-2.md).
+const (
+	dockerManifest   = "application/vnd.docker.distribution.manifest.v2+json"
+	dockerList       = "application/vnd.docker.distribution.manifest.list.v2+json"
+	dockerConfig     = "application/vnd.docker.container.image.v1+json"
+	dockerLayer      = "application/vnd.docker.image.rootfs.diff.tar"
+	dockerLayerGzip  = dockerLayer + ".gzip"
+	dockerLayerZstd  = dockerLayer + ".zstd"
+	dockerForeign    = "application/vnd.docker.image.rootfs.foreign.diff.tar"
+	dockerForeignGz  = dockerForeign + ".gzip"
+	untaggedByDocker = "<none>:<none>"
+)
+
+// dockerItem is one image of manifest.json.
+type dockerItem struct {
+	where  string // for messages: "image 2 of manifest.json"
+	config string
+	tags   []string
+	layers []string
+}
+
+// parseManifestJSON reads what docker save, and everything that does as it
+// does, writes about its images.
+func parseManifestJSON(data []byte, l Limits) ([]dockerItem, error) {
+	var raw []json.RawMessage
+	if err := json.Unmarshal(data, &raw); err != nil {
+		return nil, invalid("manifest.json is not the list of images that docker save writes: %s", jsonWords(err))
+	}
+	switch {
+	case len(raw) == 0:
+		return nil, invalid("manifest.json names no image")
+	case len(raw) > l.Images:
+		return nil, tooLarge("manifest.json names %d images, at most %d are allowed", len(raw), l.Images)
+	}
+	items := make([]dockerItem, len(raw))
+	for i, r := range raw {
+		it := &items[i]
+		it.where = fmt.Sprintf("image %d of manifest.json", i+1)
+		o, err := parseObject(r, "Config", "RepoTags", "Layers")
+		if err == nil {
+			err = o.strings(map[string]*string{"Config": &it.config})
+		}
+		if err == nil {
+			err = o.get("RepoTags", &it.tags)
+		}
+		if err == nil {
+			err = o.get("Layers", &it.layers)
+		}
+		switch {
+		case err != nil:
+			return nil, invalid("%s: %s", it.where, err)
+		case it.config == "":
+			return nil, invalid("%s has no Config", it.where)
+		case len(it.layers) > l.LayersPerImage:
+			return nil, tooLarge("%s has %d layers, at most %d are allowed", it.where, len(it.layers), l.LayersPerImage)
+		}
+	}
+	return items, nil
+}
+
+// names parses an item's RepoTags. Bazel writes "" and old dockers
+// "<none>:<none>" where there is no name.
+func (it dockerItem) names() ([]name, error) {
+	var out []name
+	for _, t := range it.tags {
+		if t == "" || t == untaggedByDocker {
+			continue
+		}
+		n, err := parseName(t)
+		if err != nil {
+			return nil, err
+		}
+		if n.tag == "" { // docker load: "invalid tag"
+			return nil, nameInvalid("%s is named %s, which has no tag", it.where, quoted(t))
+		}
+		out = append(out, n)
+	}
+	return out, nil
+}
+
+// configHint finds the sha256 in the names that tools give to configs.
+var configHint = regexp.MustCompile(`^(?:blobs/sha256/|sha256:|)([0-9a-f]{64})(?:\.json|)$`)
+
+// item verifies an image of manifest.json: all its files are there, and its
+// layers are what its config says. It returns the image with a manifest of
+// our making.
+func (r *resolver) item(it dockerItem) (*manifest, error) {
+	f, err := r.c.find(it.config)
+	if err != nil {
+		return nil, within(err, "the config of %s", it.where)
+	}
+	if f.data == nil {
+		return nil, invalid("the config of %s, %s, is not JSON or too large", it.where, quoted(f.name))
+	}
+	cfg, err := parseConfig(f.data, r.limits.LayersPerImage)
+	if err != nil {
+		return nil, invalid("the config of %s, %s: %s", it.where, quoted(f.name), err)
+	}
+	id := f.sum()
+	var warnings []string
+	if m := configHint.FindStringSubmatch(f.name); m != nil && m[1] != id.Encoded() {
+		if f.pinned() {
+			return nil, invalid("the config of %s, %s, is damaged: its sha256 is %s", it.where, quoted(f.name), id.Encoded())
+		}
+		warnings = append(warnings, fmt.Sprintf("the config %s is not what its name says: the image ID is %s", quoted(f.name), id))
+	}
+	if len(cfg.diffIDs) != len(it.layers) {
+		return nil, invalid("%s has %d layers in manifest.json and %d in its config", it.where, len(it.layers), len(cfg.diffIDs))
+	}
+	m := &manifest{
+		imageID: id.String(), platform: cfg.platform(), warnings: warnings,
+		blobs: []blob{{desc: ocispec.Descriptor{MediaType: dockerConfig, Digest: id, Size: f.size}, data: f.data}},
+	}
+	for i, path := range it.layers {
+		b, err := r.itemLayer(path, cfg.diffIDs[i])
+		if err != nil {
+			return nil, within(err, "layer %d of %s", i+1, it.where)
+		}
+		m.blobs = append(m.blobs, b)
+	}
+	return m, m.write()
+}
+
+func (r *resolver) itemLayer(path string, want digest.Digest) (blob, error) {
+	f, err := r.c.find(path)
+	if err != nil {
+		return blob{}, err
+	}
+	form, err := f.layer()
+	if err != nil {
+		return blob{}, err
+	}
+	if f.diffID != want {
+		return blob{}, invalid("%s has the diffID %s, the config says %s", quoted(f.name), f.diffID, want)
+	}
+	return blob{
+		desc:   ocispec.Descriptor{MediaType: dockerLayer, Digest: form.digest, Size: form.size},
+		diffID: f.diffID, compression: form.compression,
+	}, nil
+}
+
+// write makes the manifest of an image that has none of its own: what docker
+// push would have sent, a Docker schema 2 manifest, or an OCI manifest where a
+// layer is zstd, for which Docker's types have no name that clients know.
+func (m *manifest) write() error {
+	mediaType, config, layer := dockerManifest, dockerConfig, dockerLayerType
+	for _, b := range m.blobs {
+		if b.compression == zstded {
+			mediaType, config, layer = ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ociLayerType
+		}
+	}
+	doc := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: mediaType, Layers: []ocispec.Descriptor{}}
+	for i := range m.blobs {
+		b := &m.blobs[i]
+		if b.diffID == "" {
+			b.desc.MediaType = config
+			doc.Config = b.desc
+			continue
+		}
+		b.desc.MediaType = layer(b.compression)
+		doc.Layers = append(doc.Layers, b.desc)
+	}
+	payload, err := json.Marshal(doc)
+	if err != nil {
+		return fmt.Errorf("encode a manifest: %w", err)
+	}
+	m.payload = payload
+	m.desc = ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(payload), Size: int64(len(payload))}
+	return nil
+}
+
+func dockerLayerType(compression string) string {
+	if compression == gzipped {
+		return dockerLayerGzip
+	}
+	return dockerLayer
+}
+
+func ociLayerType(compression string) string {
+	switch compression {
+	case gzipped:
+		return ocispec.MediaTypeImageLayerGzip
+	case zstded:
+		return ocispec.MediaTypeImageLayerZstd
+	}
+	return ocispec.MediaTypeImageLayer
+}

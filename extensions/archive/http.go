@@ -1,0 +1,160 @@
+package archive
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/gorilla/mux"
+
+	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/internal/httpapi"
+)
+
+// Handler is the package's part of the HTTP API.
+type Handler struct{ s *Service }
+
+// NewHandler returns the routes of a Service. Who asks is in the request's
+// context (tarport.WithPrincipal).
+func NewHandler(s *Service) *Handler { return &Handler{s} }
+
+// Routes adds the routes to r, which is the router of /api/v1.
+func (h *Handler) Routes(r *mux.Router) {
+	// PUT is there so that `curl -T image.tar` works.
+	r.Path("/archives/load").Methods(http.MethodPut, http.MethodPost).Handler(httpapi.Handle(h.load))
+}
+
+// load is docker load: the body is an archive.
+func (h *Handler) load(w http.ResponseWriter, r *http.Request) error {
+	query := r.URL.Query()
+	encodings, err := contentEncodings(r)
+	if err != nil {
+		return err
+	}
+	q := LoadRequest{
+		Namespace: query.Get("namespace"), Repository: query.Get("repo"), Tag: query.Get("tag"), Rename: query["rename"],
+		Compression: query.Get("compression"), Size: r.ContentLength, Encodings: encodings,
+	}
+	body := &patientBody{
+		r: http.MaxBytesReader(w, r.Body, h.s.o.Limits.Archive), conn: http.NewResponseController(w), timeout: h.s.o.BodyTimeout,
+	}
+	if accepts(r, mediaNDJSON) {
+		return h.loadStreaming(w, r, body, q)
+	}
+	res, err := h.s.Load(r.Context(), body, q)
+	if err != nil {
+		return err
+	}
+	return httpapi.WriteJSON(w, http.StatusCreated, res)
+}
+
+const mediaNDJSON = "application/x-ndjson"
+
+// loadStreaming tells the progress while the body is read. The status is sent
+// with the first line: what fails before it has a status of its own, what fails
+// later ends the stream with an error, as Docker's daemon does it.
+func (h *Handler) loadStreaming(w http.ResponseWriter, r *http.Request, body io.Reader, q LoadRequest) error {
+	out := &lines{w: w, conn: http.NewResponseController(w)}
+	q.Progress = func(m Message) { out.write(m) }
+	res, err := h.s.Load(r.Context(), body, q)
+	if err == nil {
+		out.write(res)
+		return nil
+	}
+	if !out.begun {
+		return err
+	}
+	e, ok := errors.AsType[*tarport.Error](err)
+	if !ok || e.Code == tarport.Internal {
+		e = tarport.Errorf(tarport.Internal, "internal error; the server's log has it under request id %s", httpapi.RequestID(r.Context()))
+		h.s.o.Log.LogAttrs(r.Context(), slog.LevelError, "load failed",
+			slog.String("request_id", httpapi.RequestID(r.Context())), slog.Any("err", err))
+	}
+	out.write(Message{
+		Error: e.Message, ErrorDetail: &MessageError{Code: e.Code.Status(), Message: e.Message},
+		Errors: []CodedMessage{{e.Code, e.Message}},
+	})
+	return nil
+}
+
+// lines is an answer of one JSON object a line, each sent at once.
+type lines struct {
+	w     http.ResponseWriter
+	conn  *http.ResponseController
+	begun bool
+}
+
+func (l *lines) write(v any) {
+	if !l.begun {
+		l.begun = true
+		// Without it the server reads the rest of the body before it answers.
+		_ = l.conn.EnableFullDuplex() // HTTP/2 needs no such thing
+		l.w.Header().Set("Content-Type", mediaNDJSON)
+		l.w.WriteHeader(http.StatusCreated)
+	}
+	b, err := json.Marshal(v)
+	if err != nil {
+		return // our own types encode
+	}
+	// A client that went away is noticed at its body.
+	_, _ = l.w.Write(append(b, '\n'))
+	_ = l.conn.Flush()
+}
+
+// accepts tells whether the client asked for a media type by its name.
+func accepts(r *http.Request, mediaType string) bool {
+	for _, v := range r.Header.Values("Accept") {
+		for part := range strings.SplitSeq(v, ",") {
+			t, _, _ := strings.Cut(part, ";")
+			if strings.EqualFold(strings.TrimSpace(t), mediaType) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// contentEncodings counts the compressions that the client added for the
+// transport. Which they are is found out by their magic numbers.
+func contentEncodings(r *http.Request) (int, error) {
+	n := 0
+	for _, v := range r.Header.Values("Content-Encoding") {
+		for part := range strings.SplitSeq(v, ",") {
+			switch e := strings.ToLower(strings.TrimSpace(part)); e {
+			case "", "identity":
+			case "gzip", "x-gzip", "zstd":
+				n++
+			default:
+				return 0, tarport.Errorf(tarport.Invalid, "the Content-Encoding %s is not supported: use gzip, zstd or none", quoted(e))
+			}
+		}
+	}
+	if n > 1 {
+		return 0, tarport.Errorf(tarport.Invalid, "there is more than one Content-Encoding")
+	}
+	return n, nil
+}
+
+// patientBody is a body whose sender may take its time, but not stop: the
+// deadline is on progress, not on the whole.
+type patientBody struct {
+	r       io.Reader
+	conn    *http.ResponseController
+	timeout time.Duration
+}
+
+func (b *patientBody) Read(p []byte) (int, error) {
+	// A connection without deadlines (in tests) is taken as it is.
+	_ = b.conn.SetReadDeadline(time.Now().Add(b.timeout))
+	n, err := b.r.Read(p)
+	if err != nil {
+		// The server goes on reading, to notice a client that goes away: that
+		// must not time out while the images are committed.
+		_ = b.conn.SetReadDeadline(time.Time{})
+	}
+	return n, err
+}

@@ -1,0 +1,62 @@
+package archive
+
+import (
+	"context"
+	"io"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tarport/tarport/storage"
+	"github.com/tarport/tarport/storage/metadata"
+)
+
+// Store is where images go; Storage makes one of *storage.Store.
+type Store interface {
+	// NewBatch begins what becomes visible together or not at all.
+	NewBatch(ctx context.Context) (Batch, error)
+	// KnownLayers returns the stored forms of the layer with this diffID.
+	KnownLayers(ctx context.Context, diffID digest.Digest) ([]metadata.Layer, error)
+}
+
+// Batch is what one archive brings. See storage.Batch.
+type Batch interface {
+	// Create opens a blob for writing. Several may be open at once.
+	Create(ctx context.Context) (StagedBlob, error)
+	// Commit makes the manifests visible with their tags, or nothing.
+	Commit(ctx context.Context, puts []storage.ManifestPut) (storage.CommitResult, error)
+	// Close drops all that was not committed.
+	Close() error
+}
+
+// StagedBlob is a blob that is being written. See storage.StagedBlob.
+type StagedBlob interface {
+	io.Writer
+	// Finish makes the bytes durable and returns their digest and size.
+	Finish() (ocispec.Descriptor, error)
+	// Discard drops the blob, also after Finish.
+	Discard()
+}
+
+// Storage returns s as a Store.
+func Storage(s *storage.Store) Store { return stored{s} }
+
+type stored struct{ *storage.Store }
+
+func (s stored) NewBatch(ctx context.Context) (Batch, error) {
+	b, err := s.Store.NewBatch(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return storedBatch{b}, nil
+}
+
+type storedBatch struct{ *storage.Batch }
+
+func (b storedBatch) Create(ctx context.Context) (StagedBlob, error) {
+	w, err := b.Batch.Create(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
+}
