@@ -1,0 +1,217 @@
+package tarport_test
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/tarport/tarport"
+
+// allowed is what a package may import beside the standard library.
+type allowed struct {
+	own     []string // our packages
+	modules []string // other people's modules
+}
+
+// policy has a row for each package; docs/architecture.md says why. Imports go
+// one way, packages of one rank do not import each other, SQL drivers stay in
+// storage/metadata, and distribution in storage, registry and cmd.
+var policy = map[string]allowed{
+	// the vocabulary
+	"": {modules: []string{reference, godigest}},
+
+	"storage/metadata": {own: []string{""}, modules: []string{"github.com/jackc/pgx/v5", "modernc.org/sqlite", "github.com/pressly/goose/v3", godigest, xsys}},
+	"internal/httpapi": {own: []string{""}},
+
+	"storage": {own: []string{"", "storage/metadata"}, modules: []string{distribution, reference, godigest, imagespec, xsync, xsys}},
+	"auth":    {own: []string{"", "storage/metadata", "internal/httpapi"}, modules: []string{"github.com/golang-jwt/jwt/v5", mux, xcrypto, xsync}},
+
+	"registry": {
+		own:     []string{"", "storage", "storage/metadata", "internal/httpapi"},
+		modules: []string{distribution, reference, godigest, imagespec, mux, xsync},
+	},
+	"extensions/archive": {
+		own:     []string{"", "storage", "storage/metadata", "internal/httpapi"},
+		modules: []string{reference, godigest, imagespec, mux, xsync, "github.com/klauspost/compress", "github.com/klauspost/pgzip", "github.com/mikelolasagasti/xz"},
+	},
+
+	"cmd/tarport/internal/config": {own: []string{""}, modules: []string{distribution, yaml}},
+	"cmd/tarport/internal/server": {
+		own:     []string{"", "internal/httpapi", "cmd/tarport/internal/config"},
+		modules: []string{distribution, prometheus, xcrypto, xsync},
+	},
+	"cmd/tarport": {
+		own: []string{
+			"", "storage", "storage/metadata", "auth", "registry", "extensions/archive", "internal/httpapi",
+			"cmd/tarport/internal/config", "cmd/tarport/internal/server",
+		},
+		modules: []string{distribution, "github.com/spf13/cobra", "github.com/sirupsen/logrus", mux, prometheus, xsync},
+	},
+
+	// helpers of tests
+	"internal/pgtest": {modules: []string{"github.com/jackc/pgx/v5"}},
+	"internal/e2e":    {},
+}
+
+// The modules that several rows name.
+const (
+	distribution = "github.com/distribution/distribution/v3"
+	reference    = "github.com/distribution/reference"
+	godigest     = "github.com/opencontainers/go-digest"
+	imagespec    = "github.com/opencontainers/image-spec"
+	mux          = "github.com/gorilla/mux"
+	yaml         = "github.com/goccy/go-yaml"
+	prometheus   = "github.com/prometheus/client_golang"
+	xcrypto      = "golang.org/x/crypto"
+	xsync        = "golang.org/x/sync"
+	xsys         = "golang.org/x/sys"
+)
+
+// onlyInTests are the packages that nothing but a test imports.
+var onlyInTests = []string{"internal/pgtest", "internal/e2e"}
+
+// testModules are what the tests of every package may import too.
+var testModules = []string{
+	"github.com/google/go-cmp", "github.com/google/go-containerregistry", "github.com/rogpeppe/go-internal",
+	"github.com/sirupsen/logrus", // what distribution logs with
+	godigest, imagespec, mux, xsync,
+}
+
+// goPackage is what the files of one directory import, on any platform.
+type goPackage struct {
+	imports     []string
+	testImports []string
+}
+
+// ownName is a path without the module: "storage" for …/tarport/storage.
+func ownName(path string) string {
+	return strings.TrimPrefix(strings.TrimPrefix(path, module), "/")
+}
+
+func TestImportsFollowThePolicy(t *testing.T) {
+	t.Parallel()
+	packages := listPackages(t)
+	for name, p := range packages {
+		row, ok := policy[name]
+		if !ok {
+			t.Errorf("package %q has no row in the policy", name)
+			continue
+		}
+		for _, path := range p.imports {
+			if !row.allows(path) {
+				t.Errorf("%q imports %s, which its row does not allow", name, path)
+			}
+			if isOwn(path) && slices.Contains(onlyInTests, ownName(path)) {
+				t.Errorf("%q imports %s, which only tests may", name, path)
+			}
+		}
+		row.modules = slices.Concat(row.modules, testModules)
+		for _, path := range p.testImports {
+			if !isOwn(path) && !row.allows(path) {
+				t.Errorf("the tests of %q import %s, which neither its row nor the tests' list allows", name, path)
+			}
+		}
+	}
+	for name := range policy {
+		if packages[name] == nil {
+			t.Errorf("the policy has a row for %q, which is no package", name)
+		}
+	}
+}
+
+// TestPolicyGoesOneWay keeps a cycle or a shortcut out of the table itself.
+func TestPolicyGoesOneWay(t *testing.T) {
+	t.Parallel()
+	ranks := map[string]int{
+		"":                 0,
+		"storage/metadata": 1, "internal/httpapi": 1,
+		"storage": 2, "auth": 2,
+		"registry": 3, "extensions/archive": 3,
+		"cmd/tarport/internal/config": 4, "cmd/tarport/internal/server": 5, "cmd/tarport": 6,
+		"internal/pgtest": 0, "internal/e2e": 0,
+	}
+	for _, name := range slices.Sorted(maps.Keys(policy)) {
+		rank, ok := ranks[name]
+		if !ok {
+			t.Errorf("%q has no rank", name)
+		}
+		for _, own := range policy[name].own {
+			if lower, ok := ranks[own]; !ok || lower >= rank {
+				t.Errorf("the policy lets %q (rank %d) import %q (rank %d), which is not below it", name, rank, own, lower)
+			}
+		}
+	}
+}
+
+// allows tells whether the row allows the import.
+func (a allowed) allows(path string) bool {
+	if isOwn(path) {
+		return slices.Contains(a.own, ownName(path))
+	}
+	if first, _, _ := strings.Cut(path, "/"); !strings.Contains(first, ".") {
+		return true // the standard library
+	}
+	return slices.ContainsFunc(a.modules, func(m string) bool {
+		return path == m || strings.HasPrefix(path, m+"/")
+	})
+}
+
+func isOwn(path string) bool { return path == module || strings.HasPrefix(path, module+"/") }
+
+// listPackages reads the import declarations of all files: in this process, so
+// that Go's test cache knows what the result depends on, and without regard to
+// build constraints, so that no platform has imports of its own.
+func listPackages(t *testing.T) map[string]*goPackage {
+	t.Helper()
+	packages := map[string]*goPackage{}
+	err := filepath.WalkDir(".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if name := d.Name(); path != "." && (name == "testdata" || strings.HasPrefix(name, ".")) {
+				return filepath.SkipDir
+			}
+			return nil
+		}
+		if filepath.Ext(path) != ".go" {
+			return nil
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		name := filepath.ToSlash(filepath.Dir(path))
+		if name == "." {
+			name = ""
+		}
+		p := packages[name]
+		if p == nil {
+			p = &goPackage{}
+			packages[name] = p
+		}
+		for _, spec := range file.Imports {
+			imported, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			if strings.HasSuffix(path, "_test.go") {
+				p.testImports = append(p.testImports, imported)
+			} else {
+				p.imports = append(p.imports, imported)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("read imports: %v", err)
+	}
+	return packages
+}
