@@ -78,7 +78,7 @@ const (
 		WHERE r.name = $1 AND ($3 = '' OR m.artifact_type = $3) AND m.digest > $4 ORDER BY m.digest LIMIT $5`
 
 	renewDropped = `UPDATE blobs SET leased_until = $3 WHERE state = 'live' AND leased_until < $3
-		AND digest IN (SELECT digest FROM manifest_references WHERE repository_id = $1 AND manifest = $2 AND kind <> 'manifest')`
+		AND digest IN (SELECT digest FROM manifest_references WHERE repository_id = $1 AND manifest = $2)`
 	deleteManifest = `DELETE FROM manifests WHERE repository_id = $1 AND digest = $2`
 )
 
@@ -176,12 +176,26 @@ func (tx *Tx) link(ctx context.Context, repo int64, p *ManifestPut) error {
 
 // checkReferences compares what the manifest names with what is there, and
 // renews the leases that end soon. One whose lease is long cannot be marked by
-// the collector while this transaction runs.
+// the collector while this transaction runs; of the others one may just have
+// been marked by another replica, and the renewing passed it over: so it is
+// looked at again.
 func (tx *Tx) checkReferences(ctx context.Context, repo int64, p *ManifestPut) error {
+	renew, err := tx.compareReferences(ctx, repo, p)
+	if err != nil || !renew {
+		return err
+	}
+	if _, err := tx.exec(ctx, renewReferences, repo, p.Manifest.Digest.String(), p.Lease.UnixMicro()); err != nil {
+		return err
+	}
+	_, err = tx.compareReferences(ctx, repo, p)
+	return err
+}
+
+// compareReferences tells also whether a lease ends soon.
+func (tx *Tx) compareReferences(ctx context.Context, repo int64, p *ManifestPut) (renew bool, err error) {
 	var missing []digest.Digest
 	var wrong error
-	renew := false
-	err := tx.query(ctx, func(scan func(...any) error) error {
+	err = tx.query(ctx, func(scan func(...any) error) error {
 		var kind string
 		var d digest.Digest
 		var size, blobSize, lease, manifestSize int64
@@ -203,16 +217,14 @@ func (tx *Tx) checkReferences(ctx context.Context, repo int64, p *ManifestPut) e
 	}, checkReferences, repo, p.Manifest.Digest.String())
 	switch {
 	case err != nil:
-		return err
+		return false, err
 	case wrong != nil:
-		return wrong
+		return false, wrong
 	case len(missing) > 0:
-		return tarport.Errorf(tarport.ManifestBlobUnknown, "the manifest names %d blob(s) that this repository does not have, first %s",
+		return false, tarport.Errorf(tarport.ManifestBlobUnknown, "the manifest names %d blob(s) that this repository does not have, first %s",
 			len(missing), missing[0]).WithDetail(map[string]any{"missing": missing})
-	case renew:
-		_, err = tx.exec(ctx, renewReferences, repo, p.Manifest.Digest.String(), p.Lease.UnixMicro())
 	}
-	return err
+	return renew, nil
 }
 
 // Manifest returns digest, media type and payload of a manifest by tag or
