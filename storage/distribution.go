@@ -22,6 +22,7 @@ import (
 var (
 	_ distribution.Namespace            = (*namespace)(nil)
 	_ distribution.RepositoryEnumerator = (*namespace)(nil)
+	_ distribution.RepositoryRemover    = (*namespace)(nil)
 	_ distribution.Repository           = (*repository)(nil)
 	_ distribution.BlobStore            = (*blobStore)(nil)
 	_ distribution.ManifestService      = (*manifestService)(nil)
@@ -71,6 +72,16 @@ func (n *namespace) Enumerate(ctx context.Context, ingester func(string) error) 
 			return nil
 		}
 	}
+}
+
+// Remove takes a repository away with all that is in it; its blobs go when
+// nobody needs them.
+func (n *namespace) Remove(ctx context.Context, name reference.Named) error {
+	err := n.s.DeleteRepository(ctx, name.Name(), tarport.PrincipalFrom(ctx).Name)
+	if tarport.ErrorCode(err) == tarport.NameUnknown {
+		return distribution.ErrRepositoryUnknown{Name: name.Name()}
+	}
+	return err
 }
 
 func (n *namespace) Blobs() distribution.BlobEnumerator { return blobEnumerator{n.s} }

@@ -60,6 +60,12 @@ func (s *Store) DeleteManifest(ctx context.Context, repository string, dgst dige
 	return s.db.DeleteManifest(ctx, repository, dgst, by, s.lease())
 }
 
+// DeleteRepository takes a repository away with all that is in it.
+func (s *Store) DeleteRepository(ctx context.Context, repository, by string) error {
+	defer s.changedRepository(repository)
+	return s.db.DeleteRepository(ctx, repository, by, s.lease())
+}
+
 // DeleteTag takes a tag away; its manifest stays.
 func (s *Store) DeleteTag(ctx context.Context, repository, tag, by string) error {
 	defer s.changedRepository(repository)

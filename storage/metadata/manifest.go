@@ -77,9 +77,9 @@ const (
 		JOIN manifests m ON m.repository_id = r.id AND m.subject = $2
 		WHERE r.name = $1 AND ($3 = '' OR m.artifact_type = $3) AND m.digest > $4 ORDER BY m.digest LIMIT $5`
 
-	renewDropped = `UPDATE blobs SET leased_until = $3 WHERE state = 'live' AND leased_until < $3
-		AND digest IN (SELECT digest FROM manifest_references WHERE repository_id = $1 AND manifest = $2)`
-	deleteManifest = `DELETE FROM manifests WHERE repository_id = $1 AND digest = $2`
+	selectManifestsOf = `SELECT digest FROM manifests WHERE repository_id = $1 ORDER BY digest`
+	deleteRepository  = `DELETE FROM repositories WHERE id = $1`
+	deleteManifest    = `DELETE FROM manifests WHERE repository_id = $1 AND digest = $2`
 )
 
 // PutManifests makes manifests and their tags visible, all or none, in one
@@ -260,22 +260,44 @@ func (db *DB) Referrers(ctx context.Context, repository string, subject digest.D
 // that it named get a new lease: whoever saw them a moment ago may still push.
 func (db *DB) DeleteManifest(ctx context.Context, repository string, dgst digest.Digest, by string, lease time.Time) error {
 	return db.changeRepository(ctx, repository, func(ctx context.Context, tx *Tx, repo int64) error {
-		tags, err := all(ctx, tx, scanOne[string], selectTagsOf, repo, dgst.String())
+		return tx.deleteManifest(ctx, repo, dgst, by, lease)
+	})
+}
+
+func (tx *Tx) deleteManifest(ctx context.Context, repo int64, dgst digest.Digest, by string, lease time.Time) error {
+	tags, err := all(ctx, tx, scanOne[string], selectTagsOf, repo, dgst.String())
+	if err != nil {
+		return err
+	}
+	for _, t := range tags {
+		if err := tx.untag(ctx, repo, t, by); err != nil {
+			return err
+		}
+	}
+	if _, err := tx.exec(ctx, renewReferences, repo, dgst.String(), lease.UnixMicro()); err != nil {
+		return err
+	}
+	n, err := tx.exec(ctx, deleteManifest, repo, dgst.String())
+	if err == nil && n == 0 {
+		return tarport.Errorf(tarport.ManifestUnknown, "the repository has no manifest %s", dgst)
+	}
+	return err
+}
+
+// DeleteRepository takes a repository away: its manifests as DeleteManifest
+// does, and its links. Its history goes with it.
+func (db *DB) DeleteRepository(ctx context.Context, repository, by string, lease time.Time) error {
+	return db.changeRepository(ctx, repository, func(ctx context.Context, tx *Tx, repo int64) error {
+		list, err := all(ctx, tx, scanOne[digest.Digest], selectManifestsOf, repo)
 		if err != nil {
 			return err
 		}
-		for _, t := range tags {
-			if err := tx.untag(ctx, repo, t, by); err != nil {
+		for _, d := range list {
+			if err := tx.deleteManifest(ctx, repo, d, by, lease); err != nil {
 				return err
 			}
 		}
-		if _, err := tx.exec(ctx, renewDropped, repo, dgst.String(), lease.UnixMicro()); err != nil {
-			return err
-		}
-		n, err := tx.exec(ctx, deleteManifest, repo, dgst.String())
-		if err == nil && n == 0 {
-			return tarport.Errorf(tarport.ManifestUnknown, "the repository has no manifest %s", dgst)
-		}
+		_, err = tx.exec(ctx, deleteRepository, repo)
 		return err
 	})
 }
