@@ -120,6 +120,15 @@ func (n appNamespace) Repository(ctx context.Context, name reference.Named) (dis
 	return appRepository{r}, outcomeFrom(ctx).keep(err)
 }
 
+// Remove keeps the App from warning that it cannot; no route of its own asks.
+func (n appNamespace) Remove(ctx context.Context, name reference.Named) error {
+	r, ok := n.Namespace.(distribution.RepositoryRemover)
+	if !ok {
+		return distribution.ErrUnsupported
+	}
+	return r.Remove(ctx, name)
+}
+
 type appRepository struct{ distribution.Repository }
 
 func (r appRepository) Blobs(ctx context.Context) distribution.BlobStore {

@@ -60,10 +60,10 @@ func runConfigCheck(a *app, args []string) error {
 func summary(c *config.Config) [][2]string {
 	t, h := c.Tarport, c.Distribution.HTTP
 	driver, params := c.Driver()
-	place := driver
+	place := []string{driver}
 	for _, key := range []string{"bucket", "rootdirectory"} {
 		if v, ok := params[key]; ok {
-			place += fmt.Sprintf(" %s=%v", key, v)
+			place = append(place, fmt.Sprintf("%s=%v", key, v))
 		}
 	}
 	secret := "configured"
@@ -79,7 +79,7 @@ func summary(c *config.Config) [][2]string {
 		{"metrics", describeMetrics(c)},
 		{"data", t.Data},
 		{"database", redactDSN(t.Database.DSN)},
-		{"storage", place},
+		{"storage", strings.Join(place, " ")},
 		{"secret", secret},
 		{"log", string(c.Distribution.Log.Level) + ", " + c.Distribution.Log.Formatter},
 		{"drain timeout", h.DrainTimeout.String()},

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os/signal"
+	"runtime/debug"
 	"strings"
 	"syscall"
 
@@ -128,22 +129,52 @@ func (s *stores) Close() error {
 	return errors.Join(errs...)
 }
 
-// serve joins the pieces, and serves until ctx ends.
+// serve serves until ctx ends.
 func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
-	who, err := auth.New(ctx, auth.Options{DB: s.db, Secret: s.secret, PublicURL: c.Tarport.PublicURL, Origin: origin})
+	routes, err := s.routes(ctx, a, c)
 	if err != nil {
 		return err
 	}
-	if err := ensureAdmin(ctx, a, who); err != nil {
+	h, pace, metrics := c.Distribution.HTTP, server.DefaultPace(), server.NewMetrics()
+	logged := httpapi.Middleware(httpapi.Options{Log: s.log, AccessLog: !c.Distribution.Log.AccessLog.Disabled, Observe: metrics.Observe})
+	o := server.Options{
+		Handler: server.Proxies(c.Proxies()).Believe(logged(pace.Bodies(routes))),
+		Log:     s.log, Metrics: metrics, Pace: pace,
+		Health: server.NewHealth(s.log, c.Distribution.Health,
+			server.Check{Name: "storage", Func: s.content.Check},
+			server.Check{Name: "database", Func: s.db.Ping}),
+		HTTP1: h.HTTP2.Disabled, H2C: h.H2C.Enabled, Headers: h.Headers, Drain: h.DrainTimeout,
+	}
+	if o.TLS, err = server.TLS(c, s.log); err != nil {
 		return err
+	}
+	if err := listen(ctx, &o, c); err != nil {
+		return err
+	}
+	debug.FreeOSMemory() // what the start took, a password's hash above all, is not needed again
+	s.logStart(c, o)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.content.Run(gctx) })
+	g.Go(func() error { return server.New(gctx, o).Run(gctx) })
+	return g.Wait()
+}
+
+// routes joins the pieces to what is served.
+func (s *stores) routes(ctx context.Context, a *app, c *config.Config) (http.Handler, error) {
+	who, err := auth.New(ctx, auth.Options{DB: s.db, Secret: s.secret, PublicURL: c.Tarport.PublicURL, Origin: origin})
+	if err != nil {
+		return nil, err
+	}
+	if err := ensureAdmin(ctx, a, who); err != nil {
+		return nil, err
 	}
 	uploads, err := derive(s.secret, "upload states")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	reg, err := registry.New(ctx, registry.Options{Store: s.content, Auth: who, Secret: uploads, Log: s.log})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.closers = append(s.closers, reg.Close)
 	archives, err := archive.New(archive.Options{
@@ -157,40 +188,14 @@ func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
 		},
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-
 	others := newRouter()
 	who.Routes(others)
 	api := others.PathPrefix("/api/v1").Subrouter()
 	api.Use(loggedIn(who))
 	archive.NewHandler(archives).Routes(api)
-
-	metrics := server.NewMetrics()
-	pace := server.DefaultPace()
-	handler := server.Proxies(c.Proxies()).Believe(
-		httpapi.Middleware(httpapi.Options{Log: s.log, AccessLog: !c.Distribution.Log.AccessLog.Disabled, Observe: metrics.Observe})(
-			pace.Bodies(split("/v2", reg, others))))
-	health := server.NewHealth(s.log, c.Distribution.Health,
-		server.Check{Name: "storage", Func: s.content.Check},
-		server.Check{Name: "database", Func: s.db.Ping})
-
-	o := server.Options{
-		Handler: handler, Log: s.log, Health: health, Metrics: metrics, Pace: pace,
-		HTTP1: c.Distribution.HTTP.HTTP2.Disabled, H2C: c.Distribution.HTTP.H2C.Enabled,
-		Headers: c.Distribution.HTTP.Headers, Drain: c.Distribution.HTTP.DrainTimeout,
-	}
-	if o.TLS, err = server.TLS(c, s.log); err != nil {
-		return err
-	}
-	if err := listen(&o, c); err != nil {
-		return err
-	}
-	s.logStart(c, o)
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.content.Run(gctx) })
-	g.Go(func() error { return server.New(gctx, o).Run(gctx) })
-	return g.Wait()
+	return split("/v2", reg, others), nil
 }
 
 // newRouter is a router that takes a path as it is written, and answers as the
@@ -208,17 +213,20 @@ func newRouter() *mux.Router {
 
 // loggedIn lets in who shows a good credential, and says behind it who that is.
 func loggedIn(who *auth.Service) mux.MiddlewareFunc {
+	challenge := func(w http.ResponseWriter, r *http.Request, err error) {
+		who.SetHeaders(w, r, err)
+		if tarport.ErrorCode(err) == tarport.Unauthorized {
+			w.Header().Add("WWW-Authenticate", `Basic realm="tarport"`)
+		}
+	}
 	return func(next http.Handler) http.Handler {
 		return httpapi.Handle(func(w http.ResponseWriter, r *http.Request) error {
+			httpapi.SetErrorHeaders(r.Context(), challenge)
 			p, err := who.Authenticate(r)
 			if err == nil && p.Anonymous() {
 				err = tarport.Errorf(tarport.Unauthorized, "authentication required: log in first")
 			}
 			if err != nil {
-				who.SetHeaders(w, r, err)
-				if tarport.ErrorCode(err) == tarport.Unauthorized {
-					w.Header().Add("WWW-Authenticate", `Basic realm="tarport"`)
-				}
 				return err
 			}
 			httpapi.SetUser(r.Context(), p.Name)
@@ -229,7 +237,7 @@ func loggedIn(who *auth.Service) mux.MiddlewareFunc {
 }
 
 // listen opens the listeners.
-func listen(o *server.Options, c *config.Config) (err error) {
+func listen(ctx context.Context, o *server.Options, c *config.Config) (err error) {
 	h := c.Distribution.HTTP
 	if o.Listener, err = listener.NewListener(h.Net, h.Addr); err != nil {
 		return fmt.Errorf("http.addr: %w", err)
@@ -240,7 +248,7 @@ func listen(o *server.Options, c *config.Config) (err error) {
 		o.MetricsPath = c.MetricsPath()
 	default:
 		o.MetricsPath = c.MetricsPath()
-		if o.MetricsListener, err = net.Listen("tcp", addr); err != nil {
+		if o.MetricsListener, err = new(net.ListenConfig).Listen(ctx, "tcp", addr); err != nil {
 			return errors.Join(fmt.Errorf("tarport.metrics.addr: %w", err), o.Listener.Close())
 		}
 	}

@@ -98,23 +98,61 @@ func (p *process) end() int {
 	return code
 }
 
-func (p *process) do(t *testing.T, method, path string, body io.Reader) (*http.Response, string) {
+// answer is an answer that was read to its end.
+type answer struct {
+	status int
+	proto  int
+	header http.Header
+	body   string
+}
+
+// do sends a request as the administrator.
+func (p *process) do(t *testing.T, method, path string, body io.Reader) answer {
 	t.Helper()
 	req, err := http.NewRequestWithContext(t.Context(), method, "http://"+p.addr+path, body)
 	if err != nil {
 		t.Fatal(err)
 	}
 	req.SetBasicAuth("admin", password)
-	resp, err := http.DefaultClient.Do(req)
+	a, err := send(http.DefaultClient, req)
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return a
+}
+
+func send(c *http.Client, req *http.Request) (answer, error) {
+	resp, err := c.Do(req)
+	if err != nil {
+		return answer{}, err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	b, err := io.ReadAll(resp.Body)
+	return answer{resp.StatusCode, resp.ProtoMajor, resp.Header, string(b)}, err
+}
+
+// ask sends a request without a credential.
+func ask(t *testing.T, c *http.Client, method, url string, body io.Reader) answer {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, body)
 	if err != nil {
-		t.Fatalf("%s %s: %v", method, path, err)
+		t.Fatal(err)
 	}
-	return resp, string(b)
+	a, err := send(c, req)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, url, err)
+	}
+	return a
+}
+
+func listenLocally(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	return l
 }
 
 var boxedPassword = regexp.MustCompile(`user +admin +\|\n\| +password +([A-Z2-7]{26}) +\|`)
@@ -132,13 +170,8 @@ func TestFirstStartShowsThePasswordOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	req.SetBasicAuth("admin", m[1])
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = resp.Body.Close()
-	if resp.StatusCode != http.StatusOK {
-		t.Errorf("GET /v2/ with the password that was shown = %d, want 200", resp.StatusCode)
+	if a, err := send(http.DefaultClient, req); err != nil || a.status != http.StatusOK {
+		t.Errorf("GET /v2/ with the password that was shown = %d, %v, want 200", a.status, err)
 	}
 	if code := p.end(); code != exitOK || !strings.Contains(p.output.String(), `"stopped"`) {
 		t.Errorf("serve ended with %d, want 0:\n%s", code, p.output)
@@ -151,8 +184,8 @@ func TestFirstStartShowsThePasswordOnce(t *testing.T) {
 func TestPasswordFromTheEnvironmentIsNotShown(t *testing.T) {
 	t.Parallel()
 	p := start(t, t.TempDir(), "", "TARPORT_ADMIN_PASSWORD="+password)
-	if resp, body := p.do(t, http.MethodGet, "/v2/", nil); resp.StatusCode != http.StatusOK {
-		t.Errorf("GET /v2/ = %d %s, want 200", resp.StatusCode, body)
+	if got := p.do(t, http.MethodGet, "/v2/", nil); got.status != http.StatusOK {
+		t.Errorf("GET /v2/ = %d %s, want 200", got.status, got.body)
 	}
 	p.end()
 	if s := p.output.String(); boxedPassword.MatchString(s) || strings.Contains(s, password) {
@@ -176,31 +209,27 @@ func TestTwoServersInOneProcess(t *testing.T) {
 	b := start(t, t.TempDir(), "tarport: {public_url: 'https://registry.example.com'}\n", "TARPORT_ADMIN_PASSWORD="+password, "TARPORT_METRICS_ADDR=main")
 	layer := "what was pushed to a"
 	upload := "/v2/team/app/blobs/uploads/?digest=" + digest.FromString(layer).String()
-	if resp, body := a.do(t, http.MethodPost, upload, strings.NewReader(layer)); resp.StatusCode != http.StatusCreated {
-		t.Fatalf("POST %s = %d %s, want 201", upload, resp.StatusCode, body)
+	if got := a.do(t, http.MethodPost, upload, strings.NewReader(layer)); got.status != http.StatusCreated {
+		t.Fatalf("POST %s = %d %s, want 201", upload, got.status, got.body)
 	}
 	blob := "/v2/team/app/blobs/" + digest.FromString(layer).String()
-	if resp, body := a.do(t, http.MethodGet, blob, nil); resp.StatusCode != http.StatusOK || body != layer {
-		t.Errorf("GET %s from a = %d %s, want what was pushed", blob, resp.StatusCode, body)
+	if got := a.do(t, http.MethodGet, blob, nil); got.status != http.StatusOK || got.body != layer {
+		t.Errorf("GET %s from a = %d %s, want what was pushed", blob, got.status, got.body)
 	}
-	if resp, body := b.do(t, http.MethodGet, blob, nil); resp.StatusCode != http.StatusNotFound {
-		t.Errorf("GET %s from b = %d %s, want 404", blob, resp.StatusCode, body)
+	if got := b.do(t, http.MethodGet, blob, nil); got.status != http.StatusNotFound {
+		t.Errorf("GET %s from b = %d %s, want 404", blob, got.status, got.body)
 	}
 	for p, realm := range map[*process]string{a: "http://" + a.addr + "/auth/token", b: "https://registry.example.com/auth/token"} {
-		resp, err := http.Get("http://" + p.addr + "/v2/") //nolint:noctx // the test's own server
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = resp.Body.Close()
-		if got := resp.Header.Get("WWW-Authenticate"); !strings.Contains(got, `realm="`+realm+`"`) {
+		got := ask(t, http.DefaultClient, http.MethodGet, "http://"+p.addr+"/v2/", nil).header.Get("WWW-Authenticate")
+		if !strings.Contains(got, `realm="`+realm+`"`) {
 			t.Errorf("challenge = %s, want the realm %s", got, realm)
 		}
 	}
-	if _, body := b.do(t, http.MethodGet, "/metrics", nil); !strings.Contains(body, "tarport_http_request_duration_seconds") {
+	if got := b.do(t, http.MethodGet, "/metrics", nil); !strings.Contains(got.body, "tarport_http_request_duration_seconds") {
 		t.Error("the metrics are not on the main listener")
 	}
-	if resp, _ := a.do(t, http.MethodGet, "/metrics", nil); resp.StatusCode != http.StatusNotFound {
-		t.Errorf("GET /metrics on the main listener = %d, want 404", resp.StatusCode)
+	if got := a.do(t, http.MethodGet, "/metrics", nil); got.status != http.StatusNotFound {
+		t.Errorf("GET /metrics on the main listener = %d, want 404", got.status)
 	}
 }
 
@@ -209,17 +238,30 @@ func TestUploadUnderWayIsDrained(t *testing.T) {
 	p := start(t, t.TempDir(), "", "TARPORT_ADMIN_PASSWORD="+password)
 	layer := strings.Repeat("x", 1<<20)
 	r, w := io.Pipe()
-	status := make(chan int, 1)
+	type result struct {
+		answer
+		err error
+	}
+	ended := make(chan result, 1)
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+p.addr+"/v2/team/app/blobs/uploads/?digest="+digest.FromString(layer).String(), r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.SetBasicAuth("admin", password)
 	go func() {
-		resp, _ := p.do(t, http.MethodPost, "/v2/team/app/blobs/uploads/?digest="+digest.FromString(layer).String(), r)
-		status <- resp.StatusCode
+		a, err := send(&http.Client{Transport: &http.Transport{}}, req)
+		ended <- result{a, err}
 	}()
 	if _, err := io.WriteString(w, layer[:1<<19]); err != nil {
 		t.Fatal(err)
 	}
+	operations := &process{addr: p.metrics}
+	for body := ""; !strings.Contains(body, "tarport_http_requests_under_way 1"); {
+		body = operations.do(t, http.MethodGet, "/metrics", nil).body
+	}
 	p.stop()
 	for { // until it takes no more connections
-		c, err := net.Dial("tcp", p.addr)
+		c, err := new(net.Dialer).DialContext(t.Context(), "tcp", p.addr)
 		if err != nil {
 			break
 		}
@@ -229,8 +271,8 @@ func TestUploadUnderWayIsDrained(t *testing.T) {
 		t.Fatal(err)
 	}
 	_ = w.Close()
-	if got := <-status; got != http.StatusCreated {
-		t.Errorf("the upload ended with %d, want 201", got)
+	if got := <-ended; got.err != nil || got.status != http.StatusCreated {
+		t.Errorf("the upload ended with %d, %v, want 201", got.status, got.err)
 	}
 	if code := p.end(); code != exitOK {
 		t.Errorf("serve ended with %d:\n%s", code, p.output)
@@ -254,28 +296,20 @@ func TestWhatHasNoRoute(t *testing.T) {
 		{"GET", "/debug/vars", 404, "NOT_FOUND"},
 		{"GET", "//auth//token", 404, "NOT_FOUND"},
 	} {
-		resp, body := p.do(t, tt.method, tt.path, nil)
-		if resp.StatusCode != tt.status || !strings.Contains(body, `"code":"`+tt.code+`"`) {
-			t.Errorf("%s %s = %d %s, want %d %s", tt.method, tt.path, resp.StatusCode, body, tt.status, tt.code)
+		got := p.do(t, tt.method, tt.path, nil)
+		if got.status != tt.status || !strings.Contains(got.body, `"code":"`+tt.code+`"`) {
+			t.Errorf("%s %s = %d %s, want %d %s", tt.method, tt.path, got.status, got.body, tt.status, tt.code)
 		}
 	}
-	resp, err := http.Post("http://"+p.addr+"/api/v1/archives/load?namespace=x", "", strings.NewReader("x")) //nolint:noctx // the test's own server
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = resp.Body.Close()
-	if resp.StatusCode != http.StatusUnauthorized || len(resp.Header["Www-Authenticate"]) != 2 {
-		t.Errorf("a stranger's load = %d %v, want 401 and two ways to log in", resp.StatusCode, resp.Header["Www-Authenticate"])
+	got := ask(t, http.DefaultClient, http.MethodPost, "http://"+p.addr+"/api/v1/archives/load?namespace=x", strings.NewReader("x"))
+	if got.status != http.StatusUnauthorized || len(got.header["Www-Authenticate"]) != 2 {
+		t.Errorf("a stranger's load = %d %v, want 401 and two ways to log in", got.status, got.header["Www-Authenticate"])
 	}
 }
 
 func TestServeTellsWhatIsWrong(t *testing.T) {
 	t.Parallel()
-	busy, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = busy.Close() }()
+	busy := listenLocally(t)
 	file := filepath.Join(t.TempDir(), "file")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -400,25 +434,17 @@ func TestHealthcheckOverUnixSocketAndTLS(t *testing.T) {
 	if got := run(t.Context(), &app{out: o, err: o}, []string{"healthcheck", file}); got != exitOK {
 		t.Errorf("healthcheck over TLS ended with %d:\n%s", got, o)
 	}
-	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}} //nolint:gosec // the test's own certificate
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}, ForceAttemptHTTP2: true}}
 	defer client.CloseIdleConnections()
-	resp, err := client.Get("https://" + b.addr + "/v2/") //nolint:noctx // the test's own server
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = resp.Body.Close()
-	if got := resp.Header.Get("WWW-Authenticate"); resp.ProtoMajor != 2 || !strings.Contains(got, `realm="https://`+b.addr) {
-		t.Errorf("GET /v2/ over TLS = HTTP/%d, %s; want HTTP/2 and a realm with https", resp.ProtoMajor, got)
+	got := ask(t, client, http.MethodGet, "https://"+b.addr+"/v2/", nil)
+	if realm := got.header.Get("WWW-Authenticate"); got.proto != 2 || !strings.Contains(realm, `realm="https://`+b.addr) {
+		t.Errorf("GET /v2/ over TLS = HTTP/%d, %s; want HTTP/2 and a realm with https", got.proto, realm)
 	}
 }
 
 func TestHealthcheckTimesOut(t *testing.T) {
 	t.Parallel()
-	l, err := net.Listen("tcp", "127.0.0.1:0") // takes connections and says nothing
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
+	l := listenLocally(t) // takes connections and says nothing
 	o := &output{}
 	began := time.Now()
 	if got := run(t.Context(), &app{out: o, err: o}, []string{"healthcheck", "--timeout", "50ms", "--url", "http://" + l.Addr().String()}); got != exitFailure {

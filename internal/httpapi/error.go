@@ -65,6 +65,9 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	for _, k := range []string{"Content-Length", "Content-Encoding", "Etag", "Cache-Control", "Docker-Content-Digest", "Content-Range"} {
 		h.Del(k)
 	}
+	if rec != nil && rec.errorHeaders != nil {
+		rec.errorHeaders(w, r, err)
+	}
 	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
 		if h.Get("Retry-After") == "" {
 			h.Set("Retry-After", "5")

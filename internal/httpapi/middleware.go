@@ -15,8 +15,8 @@ import (
 
 // Options of Middleware.
 type Options struct {
-	Log       *slog.Logger                                      // required
-	AccessLog bool                                              // one Info line a request
+	Log       *slog.Logger                                     // required
+	AccessLog bool                                             // one Info line a request
 	Observe   func(method string, status int, d time.Duration) // may be nil
 }
 
@@ -85,6 +85,8 @@ type request struct {
 	id   string
 	user string
 	log  *slog.Logger
+
+	errorHeaders func(http.ResponseWriter, *http.Request, error)
 }
 
 // RequestID is the id of the request, as in its answer's X-Request-Id.
@@ -99,6 +101,14 @@ func RequestID(ctx context.Context) string {
 func SetUser(ctx context.Context, name string) {
 	if rq, ok := ctx.Value(requestKey{}).(*request); ok {
 		rq.user = name
+	}
+}
+
+// SetErrorHeaders lets fn set the headers that belong to an error's answer,
+// such as the challenge of a 401, before WriteError writes it.
+func SetErrorHeaders(ctx context.Context, fn func(http.ResponseWriter, *http.Request, error)) {
+	if rq, ok := ctx.Value(requestKey{}).(*request); ok {
+		rq.errorHeaders = fn
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/distribution/distribution/v3/configuration"
@@ -199,7 +200,7 @@ func (c *Config) complete() {
 			t.Metrics.Addr = d.HTTP.Debug.Addr
 		}
 	}
-	if t.Metrics.Addr == d.HTTP.Addr {
+	if t.Metrics.Addr == d.HTTP.Addr && !strings.HasSuffix(d.HTTP.Addr, ":0") { // 0 is any free port
 		t.Metrics.Addr = OnMain
 	}
 	if t.Database.DSN == "" {

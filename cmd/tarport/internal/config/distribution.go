@@ -122,19 +122,29 @@ var unsupported = []struct {
 	refuse bool
 	why    string
 }{
-	{"auth", func(c *configuration.Configuration) bool { return len(c.Auth) > 0 && c.Auth.Type() != "none" }, true,
-		"Tarport has accounts of its own; remove the section"},
-	{"middleware", func(c *configuration.Configuration) bool { return len(c.Middleware) > 0 }, true,
-		"distribution's middlewares are not used; remove the section"},
-	{"proxy", func(c *configuration.Configuration) bool { return c.Proxy.RemoteURL != "" }, true,
-		"pull-through caching is not supported; remove the section"},
+	{
+		"auth", func(c *configuration.Configuration) bool { return len(c.Auth) > 0 && c.Auth.Type() != "none" }, true,
+		"Tarport has accounts of its own; remove the section",
+	},
+	{
+		"middleware", func(c *configuration.Configuration) bool { return len(c.Middleware) > 0 }, true,
+		"distribution's middlewares are not used; remove the section",
+	},
+	{
+		"proxy", func(c *configuration.Configuration) bool { return c.Proxy.RemoteURL != "" }, true,
+		"pull-through caching is not supported; remove the section",
+	},
 	{"notifications", func(c *configuration.Configuration) bool {
 		return slices.ContainsFunc(c.Notifications.Endpoints, func(e configuration.Endpoint) bool { return !e.Disabled })
 	}, true, "distribution's notifications are not supported; remove the endpoints"},
-	{"policy", func(c *configuration.Configuration) bool { return len(c.Policy.Repository.Classes) > 0 }, true,
-		"repository classes are not supported; remove the section"},
-	{"validation.disabled", func(c *configuration.Configuration) bool { return c.Validation.Disabled }, true,
-		"manifests are always validated; remove the key"},
+	{
+		"policy", func(c *configuration.Configuration) bool { return len(c.Policy.Repository.Classes) > 0 }, true,
+		"repository classes are not supported; remove the section",
+	},
+	{
+		"validation.disabled", func(c *configuration.Configuration) bool { return c.Validation.Disabled }, true,
+		"manifests are always validated; remove the key",
+	},
 	{"validation.manifests.urls", func(c *configuration.Configuration) bool {
 		return len(c.Validation.Manifests.URLs.Allow)+len(c.Validation.Manifests.URLs.Deny) > 0
 	}, true, "the urls of foreign layers are never fetched and not filtered; remove the section"},
@@ -146,35 +156,49 @@ var unsupported = []struct {
 		ro, ok := c.Storage["maintenance"]["readonly"].(map[any]any)
 		return ok && ro["enabled"] == true
 	}, true, "there is no read-only mode: nothing here needs one; remove the section"},
-	{"http.prefix", func(c *configuration.Configuration) bool { return strings.Trim(c.HTTP.Prefix, "/") != "" }, true,
-		"clients ask for /v2/ at the root of the host, so Tarport serves nothing below a prefix; remove the key"},
-	{"log.hooks", func(c *configuration.Configuration) bool { return len(c.Log.Hooks) > 0 }, true,
-		"mail hooks are not supported; remove the section"},
+	{
+		"http.prefix", func(c *configuration.Configuration) bool { return strings.Trim(c.HTTP.Prefix, "/") != "" }, true,
+		"clients ask for /v2/ at the root of the host, so Tarport serves nothing below a prefix; remove the key",
+	},
+	{
+		"log.hooks", func(c *configuration.Configuration) bool { return len(c.Log.Hooks) > 0 }, true,
+		"mail hooks are not supported; remove the section",
+	},
 	{"storage.delete", func(c *configuration.Configuration) bool {
 		return c.Storage["delete"] != nil && c.Storage["delete"]["enabled"] != true
 	}, false, "has no effect: who may delete is a matter of rights"},
 	{"storage.maintenance.uploadpurging", func(c *configuration.Configuration) bool {
 		return c.Storage["maintenance"]["uploadpurging"] != nil
 	}, false, "has no effect: tarport.uploads.expire says when uploads are purged"},
-	{"storage.cache", func(c *configuration.Configuration) bool { return c.Storage["cache"] != nil }, false,
-		"has no effect: descriptors come from the database"},
-	{"storage.tag", func(c *configuration.Configuration) bool { return c.Storage["tag"] != nil }, false,
-		"has no effect: tags come from the database"},
+	{
+		"storage.cache", func(c *configuration.Configuration) bool { return c.Storage["cache"] != nil }, false,
+		"has no effect: descriptors come from the database",
+	},
+	{
+		"storage.tag", func(c *configuration.Configuration) bool { return c.Storage["tag"] != nil }, false,
+		"has no effect: tags come from the database",
+	},
 	{"storage.redirect", func(c *configuration.Configuration) bool {
 		return c.Storage["redirect"] != nil && c.Storage["redirect"]["disable"] != true
 	}, false, "has no effect: clients get blobs from Tarport itself"},
 	{"storage.filesystem.maxthreads", func(c *configuration.Configuration) bool {
 		return c.Storage["filesystem"]["maxthreads"] != nil
 	}, false, "has no effect"},
-	{"redis", func(c *configuration.Configuration) bool { return len(c.Redis.Options.Addrs) > 0 }, false,
-		"has no effect: Redis is not used"},
+	{
+		"redis", func(c *configuration.Configuration) bool { return len(c.Redis.Options.Addrs) > 0 }, false,
+		"has no effect: Redis is not used",
+	},
 	{"http.debug", func(c *configuration.Configuration) bool {
 		return c.HTTP.Debug.Addr != "" && !c.HTTP.Debug.Prometheus.Enabled
 	}, false, "has no effect without prometheus.enabled: pprof and expvar are not served"},
-	{"catalog.maxentries", func(c *configuration.Configuration) bool { return c.Catalog.MaxEntries != maxPage }, false,
-		"has no effect: a page has at most 1000 entries"},
-	{"tags.maxtags", func(c *configuration.Configuration) bool { return c.Tags.MaxTags != maxPage }, false,
-		"has no effect: a page has at most 1000 tags"},
+	{
+		"catalog.maxentries", func(c *configuration.Configuration) bool { return c.Catalog.MaxEntries != maxPage }, false,
+		"has no effect: a page has at most 1000 entries",
+	},
+	{
+		"tags.maxtags", func(c *configuration.Configuration) bool { return c.Tags.MaxTags != maxPage }, false,
+		"has no effect: a page has at most 1000 tags",
+	},
 }
 
 // maxPage is both the registry's longest page and what distribution's parser

@@ -70,16 +70,12 @@ func checkAddr(key, addr string) error {
 
 func (c *Config) validateTLS() error {
 	t := c.Distribution.HTTP.TLS
-	le := t.LetsEncrypt
+	if err := c.validateLetsEncrypt(); err != nil {
+		return err
+	}
 	switch {
 	case (t.Certificate == "") != (t.Key == ""):
 		return keyErrorf("http.tls", "certificate and key go together: set both or none")
-	case t.Certificate != "" && le.CacheFile != "":
-		return keyErrorf("http.tls", "certificate and letsencrypt exclude each other")
-	case le.CacheFile == "" && (le.Email != "" || len(le.Hosts) > 0 || le.DirectoryURL != ""):
-		return keyErrorf("http.tls.letsencrypt", "cachefile is missing: name a directory for the keys and certificates")
-	case le.CacheFile != "" && len(le.Hosts) == 0:
-		return keyErrorf("http.tls.letsencrypt", "hosts is empty: name the hosts that may have a certificate")
 	case len(t.ClientCAs) > 0 && !c.TLS():
 		return keyErrorf("http.tls.clientcas", "needs a certificate and key, or letsencrypt")
 	case t.ClientAuth != "" && len(t.ClientCAs) == 0:
@@ -87,10 +83,23 @@ func (c *Config) validateTLS() error {
 	case !slices.Contains([]string{"", "tls1.2", "tls1.3"}, t.MinimumTLS):
 		return keyErrorf("http.tls.minimumtls", "%q is neither tls1.2 nor tls1.3", t.MinimumTLS)
 	}
-	for _, name := range t.CipherSuites {
-		if CipherSuite(name) == nil {
-			return keyErrorf("http.tls.ciphersuites", "%q is no cipher suite", name)
-		}
+	i := slices.IndexFunc(t.CipherSuites, func(name string) bool { return CipherSuite(name) == nil })
+	if i >= 0 {
+		return keyErrorf("http.tls.ciphersuites", "%q is no cipher suite", t.CipherSuites[i])
+	}
+	return nil
+}
+
+func (c *Config) validateLetsEncrypt() error {
+	le := c.Distribution.HTTP.TLS.LetsEncrypt
+	switch {
+	case le.CacheFile == "" && (le.Email != "" || len(le.Hosts) > 0 || le.DirectoryURL != ""):
+		return keyErrorf("http.tls.letsencrypt", "cachefile is missing: name a directory for the keys and certificates")
+	case le.CacheFile == "":
+	case c.Distribution.HTTP.TLS.Certificate != "":
+		return keyErrorf("http.tls", "certificate and letsencrypt exclude each other")
+	case len(le.Hosts) == 0:
+		return keyErrorf("http.tls.letsencrypt", "hosts is empty: name the hosts that may have a certificate")
 	}
 	return nil
 }

@@ -191,17 +191,23 @@ func (c *pacedConn) CloseWrite() error {
 // answer is not taken: there a connection moves although a stream does not.
 func (p Pace) Bodies(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctl := http.NewResponseController(w)
-		if r.ProtoMajor == 2 {
-			w = &pacedStream{w, ctl, p.Stall}
-			// What is in the buffers then has to go, too.
-			defer func() { _ = ctl.SetWriteDeadline(time.Now().Add(p.Stall)) }()
-		}
-		if r.Body == nil || r.Body == http.NoBody {
+		http2 := r.ProtoMajor == 2
+		none := r.Body == nil || r.Body == http.NoBody
+		if none && !http2 {
 			next.ServeHTTP(w, r)
 			return
 		}
-		b := &pacedBody{ReadCloser: r.Body, ctl: ctl, pace: p, http2: r.ProtoMajor == 2}
+		ctl := http.NewResponseController(w)
+		if http2 {
+			w = &pacedStream{w, ctl, p.Stall}
+			// What is in the buffers at the end has to go, too.
+			defer func() { _ = ctl.SetWriteDeadline(time.Now().Add(p.Stall)) }()
+		}
+		if none {
+			next.ServeHTTP(w, r)
+			return
+		}
+		b := &pacedBody{ReadCloser: r.Body, ctl: ctl, pace: p, http2: http2}
 		b.begin()
 		defer b.end()
 		r.Body = b

@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -166,7 +167,7 @@ func TestSteadyBodyIsNotCut(t *testing.T) {
 		if err != nil {
 			t.Fatalf("ReadResponse() = %v", err)
 		}
-		if body, err := io.ReadAll(resp.Body); resp.StatusCode != http.StatusOK || string(body) != fmt.Sprint(seconds*rate) {
+		if body, err := io.ReadAll(resp.Body); resp.StatusCode != http.StatusOK || string(body) != strconv.Itoa(seconds*rate) {
 			t.Errorf("got %d %s, %v, want 200 %d", resp.StatusCode, body, err, seconds*rate)
 		}
 	})
@@ -335,18 +336,26 @@ func TestStalledStreamIsCut(t *testing.T) {
 		protocols := new(http.Protocols)
 		protocols.SetUnencryptedHTTP2(true)
 		tr := &http.Transport{Protocols: protocols, DialContext: func(context.Context, string, string) (net.Conn, error) { return l.dial(), nil }}
-		resp, err := (&http.Client{Transport: tr}).Get("http://x/large")
-		if err != nil {
-			t.Fatal(err)
+		ask := func(path string) *http.Response {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://x"+path, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			resp, err := (&http.Client{Transport: tr}).Do(req)
+			if err != nil {
+				t.Fatalf("GET %s: %v", path, err)
+			}
+			t.Cleanup(func() { _ = resp.Body.Close() })
+			return resp
 		}
+		ask("/large") // and does not read it
 		began := time.Now()
 		if err := <-failed; !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(began) > 61*time.Second {
 			t.Errorf("the write ended with %v after %v, want a deadline after 60 s", err, time.Since(began))
 		}
-		if resp, err := (&http.Client{Transport: tr}).Get("http://x/small"); err != nil || resp.ProtoMajor != 2 {
-			t.Errorf("another stream of the connection: %v, %v", resp, err)
+		if resp := ask("/small"); resp.StatusCode != http.StatusOK || resp.ProtoMajor != 2 {
+			t.Errorf("another stream of the connection answers %d, HTTP/%d", resp.StatusCode, resp.ProtoMajor)
 		}
-		_ = resp.Body.Close()
 		tr.CloseIdleConnections()
 		stop()
 		if err := <-ended; err != nil {
@@ -358,12 +367,9 @@ func TestStalledStreamIsCut(t *testing.T) {
 // tcpPair is a pair of connected TCP connections with small buffers.
 func tcpPair(t *testing.T) (client, server *net.TCPConn) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	l := localListener(t)
 	defer func() { _ = l.Close() }()
-	c, err := net.Dial("tcp", l.Addr().String())
+	c, err := new(net.Dialer).DialContext(t.Context(), "tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}

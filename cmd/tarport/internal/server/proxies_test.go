@@ -43,7 +43,7 @@ func TestForwardedHeadersCountFromTrustedProxiesOnly(t *testing.T) {
 		{"a socket without a word", "@", nil, seen{"invalid IP", "example.com", "http"}},
 	}
 	for _, tt := range tests {
-		r := httptest.NewRequest(http.MethodGet, "/", nil)
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/", nil)
 		r.RemoteAddr = tt.remote
 		r.Header = http.Header{}
 		for k, v := range tt.header {

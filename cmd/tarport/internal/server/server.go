@@ -18,7 +18,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log"
 	"log/slog"
 	"net"
 	"net/http"
@@ -98,7 +97,7 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 		ReadHeaderTimeout: readHeaderTimeout,
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          log.New(errorLog{s.o.Log}, "", 0),
+		ErrorLog:          slog.NewLogLogger(errorLog{s.o.Log.Handler()}, slog.LevelWarn),
 	}
 }
 
@@ -211,15 +210,19 @@ func (s *Server) waitForHandlers(ctx context.Context) {
 	}
 }
 
-// errorLog is net/http's own log. TLS handshakes that fail are of interest to
-// whoever looks for them: any port scan makes some.
-type errorLog struct{ log *slog.Logger }
+// errorLog takes net/http's own log. TLS handshakes that fail are for whoever
+// looks for them: any port scan makes some.
+type errorLog struct{ slog.Handler }
 
-func (l errorLog) Write(p []byte) (int, error) {
-	level, text := slog.LevelWarn, strings.TrimSpace(string(p))
-	if strings.HasPrefix(text, "http: TLS handshake error") {
+func (l errorLog) Handle(ctx context.Context, r slog.Record) error {
+	level := slog.LevelWarn
+	if strings.HasPrefix(r.Message, "http: TLS handshake error") {
 		level = slog.LevelDebug
 	}
-	l.log.Log(context.Background(), level, "net/http", slog.String("err", text))
-	return len(p), nil
+	if !l.Enabled(ctx, level) {
+		return nil
+	}
+	out := slog.NewRecord(r.Time, level, "net/http", r.PC)
+	out.AddAttrs(slog.String("err", r.Message))
+	return l.Handler.Handle(ctx, out)
 }

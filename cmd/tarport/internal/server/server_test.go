@@ -1,17 +1,20 @@
 package server
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -31,7 +34,7 @@ var (
 
 func localListener(t *testing.T) net.Listener {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -101,7 +104,7 @@ func TestDrainWaitsForRequestsAndSaysSoFirst(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Errorf("Run() = %v, want nil", err)
 	}
-	if c, err := net.Dial("tcp", main.Addr().String()); err == nil {
+	if c, err := new(net.Dialer).DialContext(t.Context(), "tcp", main.Addr().String()); err == nil {
 		_ = c.Close()
 		t.Error("the server still takes connections")
 	}
@@ -193,7 +196,7 @@ func TestOperationsAreServedWhereTheyBelong(t *testing.T) {
 	}
 	for _, tt := range tests {
 		w := httptest.NewRecorder()
-		tt.h(w, httptest.NewRequest(tt.method, tt.path, nil))
+		tt.h(w, httptest.NewRequestWithContext(t.Context(), tt.method, tt.path, nil))
 		if w.Code != tt.want {
 			t.Errorf("%s: %s %s = %d, want %d", tt.name, tt.method, tt.path, w.Code, tt.want)
 		}
@@ -222,7 +225,7 @@ func TestReadyzNamesWhatFailsAndForgetsSoon(t *testing.T) {
 		go h.poll(ctx)
 		ask := func() (int, healthBody) {
 			w := httptest.NewRecorder()
-			h.ready(w, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+			h.ready(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/readyz", nil))
 			var b healthBody
 			if err := json.Unmarshal(w.Body.Bytes(), &b); err != nil {
 				t.Fatalf("/readyz answers %s: %v", w.Body, err)
@@ -295,7 +298,7 @@ func TestHTTP2(t *testing.T) {
 		if disabled {
 			want = 1
 		}
-		if resp.ProtoMajor != want || string(body) != fmt.Sprint(3<<20) {
+		if resp.ProtoMajor != want || string(body) != strconv.Itoa(3<<20) {
 			t.Errorf("disabled=%v: HTTP/%d answered %s, want HTTP/%d and %d", disabled, resp.ProtoMajor, body, want, 3<<20)
 		}
 		tr.CloseIdleConnections()
@@ -303,6 +306,20 @@ func TestHTTP2(t *testing.T) {
 		if err := <-ended; err != nil {
 			t.Errorf("Run() = %v", err)
 		}
+	}
+}
+
+func TestNetHTTPsLog(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	l := slog.NewLogLogger(errorLog{slog.NewTextHandler(&out, nil)}, slog.LevelWarn)
+	_ = l.Output(1, "http: TLS handshake error from 192.0.2.1:1: EOF")
+	if out.Len() > 0 {
+		t.Errorf("a handshake is logged: %s", out.String())
+	}
+	_ = l.Output(1, "http: Accept error: too many open files; retrying in 5ms")
+	if !strings.Contains(out.String(), `level=WARN msg=net/http err="http: Accept error`) {
+		t.Errorf("the log has no accept error: %s", out.String())
 	}
 }
 
@@ -314,7 +331,7 @@ func TestMetricsCountByMethodAndClass(t *testing.T) {
 	m.Observe("PUT", 413, time.Second)
 	m.Observe("BREW", 999, time.Second)
 	w := httptest.NewRecorder()
-	m.handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, "/metrics", nil))
+	m.handler.ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/metrics", nil))
 	for _, want := range []string{
 		`tarport_http_request_duration_seconds_count{code="2xx",method="GET"} 2`,
 		`tarport_http_request_duration_seconds_count{code="4xx",method="PUT"} 1`,

@@ -142,7 +142,7 @@ func TestCertificatesAreReadAgainWhenTheyChange(t *testing.T) {
 	if err != nil {
 		t.Fatalf("TLS() = %v", err)
 	}
-	client := &tls.Config{InsecureSkipVerify: true} //nolint:gosec // the test looks at the name itself
+	client := &tls.Config{InsecureSkipVerify: true} // the test looks at the name itself
 	expect := func(want string) {
 		t.Helper()
 		if got, err := handshake(t, conf, client); got != want || err != nil {
@@ -243,11 +243,11 @@ func TestLetsEncryptAnswersItsChallenge(t *testing.T) {
 	}
 	// Nobody asked for a challenge, so there is no answer; but the question
 	// came as far as autocert, without a client certificate.
-	client := &tls.Config{InsecureSkipVerify: true, ServerName: "registry.example.com", NextProtos: []string{acme.ALPNProto}} //nolint:gosec // no certificate comes
+	client := &tls.Config{InsecureSkipVerify: true, ServerName: "registry.example.com", NextProtos: []string{acme.ALPNProto}}
 	if _, err := handshake(t, conf, client); err == nil || !strings.Contains(err.Error(), "acme/autocert") {
 		t.Errorf("challenge = %v, want autocert's answer", err)
 	}
-	client = &tls.Config{InsecureSkipVerify: true, ServerName: "other.example.com"} //nolint:gosec // no certificate comes
+	client = &tls.Config{InsecureSkipVerify: true, ServerName: "other.example.com"}
 	if _, err := handshake(t, conf, client); err == nil || !strings.Contains(err.Error(), "not configured in HostWhitelist") {
 		t.Errorf("handshake for another host = %v, want it refused", err)
 	}
