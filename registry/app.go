@@ -24,7 +24,8 @@ type outcome struct{ err error }
 type outcomeKey struct{}
 
 func (o *outcome) keep(err error) error {
-	if o != nil && err != nil && !errors.Is(err, io.EOF) && o.err == nil {
+	if o != nil && err != nil && o.err == nil && !errors.Is(err, io.EOF) &&
+		!errors.Is(err, distribution.ErrBlobUploadUnknown) { // the App knows what that is
 		o.err = err
 	}
 	return err

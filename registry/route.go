@@ -2,6 +2,7 @@ package registry
 
 import (
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -75,7 +76,7 @@ func parse(r *http.Request) (*request, error) {
 	if r.URL.Path == "/v2" {
 		p, ok = "", true
 	}
-	if !ok || r.URL.RawPath != "" || strings.Contains(p, "//") {
+	if !ok || !canonical(r.URL) {
 		return nil, errNoRoute
 	}
 	rq := &request{Request: r}
@@ -123,6 +124,12 @@ func parse(r *http.Request) (*request, error) {
 		return nil, errNoRoute
 	}
 	return rq, tarport.CheckRepository(rq.repository)
+}
+
+// canonical tells whether a path has no empty part and nothing that is escaped,
+// or should be. (RawPath alone is not set where the escaping is the usual one.)
+func canonical(u *url.URL) bool {
+	return u.RawPath == "" && !strings.Contains(u.Path, "//") && !strings.Contains(u.EscapedPath(), "%")
 }
 
 func cutLast(s string) (before, after string, ok bool) {
