@@ -27,7 +27,10 @@ var policy = map[string]allowed{
 	// the vocabulary
 	"": {modules: []string{reference, godigest}},
 
-	"storage/metadata": {own: []string{""}, modules: []string{"github.com/jackc/pgx/v5", "modernc.org/sqlite", "github.com/pressly/goose/v3", godigest, xsys}},
+	"storage/metadata": {
+		own:     []string{""},
+		modules: []string{"github.com/jackc/pgx/v5", "modernc.org/sqlite", "github.com/pressly/goose/v3", godigest, xsys},
+	},
 	"internal/httpapi": {own: []string{""}},
 
 	"storage": {own: []string{"", "storage/metadata"}, modules: []string{distribution, reference, godigest, imagespec, xsync, xsys}},
@@ -38,8 +41,11 @@ var policy = map[string]allowed{
 		modules: []string{distribution, reference, godigest, imagespec, mux, xsync},
 	},
 	"extensions/archive": {
-		own:     []string{"", "storage", "storage/metadata", "internal/httpapi"},
-		modules: []string{reference, godigest, imagespec, mux, xsync, "github.com/klauspost/compress", "github.com/klauspost/pgzip", "github.com/mikelolasagasti/xz"},
+		own: []string{"", "storage", "storage/metadata", "internal/httpapi"},
+		modules: []string{
+			reference, godigest, imagespec, mux, xsync,
+			"github.com/klauspost/compress", "github.com/klauspost/pgzip", "github.com/mikelolasagasti/xz",
+		},
 	},
 
 	"cmd/tarport/internal/config": {own: []string{""}, modules: []string{distribution, yaml}},

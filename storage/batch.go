@@ -156,7 +156,8 @@ func (b *Batch) Commit(ctx context.Context, puts []ManifestPut) (CommitResult, e
 	return CommitResult{Existed: existed}, nil
 }
 
-// place makes blobs of the staged files that the manifests name.
+// place makes blobs of the staged files that the manifests name. placed are
+// those that were not there before.
 func (b *Batch) place(ctx context.Context, puts []ManifestPut) (placed []metadata.BlobPut, existed map[digest.Digest]bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -183,8 +184,11 @@ func (b *Batch) place(ctx context.Context, puts []ManifestPut) (placed []metadat
 				continue
 			}
 			row := metadata.BlobPut{Digest: d, Size: w.size, Lease: b.s.lease()}
-			placed = append(placed, row)
-			if existed[d], err = b.s.placeBlob(ctx, w.id, row); err != nil {
+			existed[d], err = b.s.placeBlob(ctx, w.id, row)
+			if !existed[d] {
+				placed = append(placed, row)
+			}
+			if err != nil {
 				return placed, nil, err
 			}
 			delete(b.staged, w)

@@ -72,9 +72,11 @@ func (s *Store) linkedBlob(ctx context.Context, repository string, dgst digest.D
 		}
 		return s.renewed(ctx, b)
 	}
-	b, err := cached(s.cache, key, read, func(metadata.Blob) int { return len(key.name) })
+	size := func(metadata.Blob) int { return len(key.name) }
+	b, err := cached(s.cache, key, read, size)
 	if err == nil && b.LeasedUntil.Before(s.renewBefore()) { // an old entry
-		return s.renewed(ctx, b)
+		s.cache.forget(key)
+		return cached(s.cache, key, read, size)
 	}
 	return b, err
 }
@@ -122,7 +124,7 @@ func (s *Store) DeleteBlob(ctx context.Context, repository string, dgst digest.D
 }
 
 // KnownLayers returns the stored forms of the layer with this diffID whose
-// bytes are whole.
+// bytes are whole. They stay for the grace period at least.
 func (s *Store) KnownLayers(ctx context.Context, diffID digest.Digest) ([]metadata.Layer, error) {
 	list, err := s.db.KnownLayers(ctx, diffID)
 	if err != nil {
@@ -131,11 +133,16 @@ func (s *Store) KnownLayers(ctx context.Context, diffID digest.Digest) ([]metada
 	whole := list[:0]
 	for _, l := range list {
 		n, err := s.files.size(ctx, l.Digest)
-		if err == nil && n == l.Size {
-			whole = append(whole, l)
-		} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		switch {
+		case errors.Is(err, fs.ErrNotExist) || err == nil && n != l.Size:
+			continue
+		case err != nil:
 			return nil, fmt.Errorf("look up the bytes of blob %s: %w", l.Digest, err)
 		}
+		if err := s.db.RenewLease(ctx, l.Digest, s.lease()); err != nil {
+			return nil, err
+		}
+		whole = append(whole, l)
 	}
 	return whole, nil
 }
@@ -152,7 +159,7 @@ func (s *Store) placeBlob(ctx context.Context, id string, p metadata.BlobPut) (e
 			return err
 		}
 		if err := s.files.place(ctx, id, p.Digest); err != nil {
-			return fmt.Errorf("put blob %s into place: %w", p.Digest, err)
+			return storageFull(fmt.Errorf("put blob %s into place: %w", p.Digest, err))
 		}
 		err = s.db.PutBlob(ctx, p)
 		if errors.Is(err, metadata.ErrGoing) {

@@ -99,6 +99,19 @@ func (c *cache) get(k cacheKey) (any, bool) {
 	return entry.value, true
 }
 
+// forget drops one entry.
+func (c *cache) forget(k cacheKey) {
+	if c == nil {
+		return
+	}
+	s := c.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if e, ok := s.items[k]; ok {
+		s.drop(e)
+	}
+}
+
 func (c *cache) put(k cacheKey, epoch uint64, value any, size int) {
 	if size > cacheMaxItem {
 		return

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 )
 
 // pieceSize and pieceCount bound what an upload holds in memory: two MiB.
@@ -65,12 +66,15 @@ type piece struct {
 func copyPieces(a, b io.Writer, first []byte, r io.Reader) (total int64, err error) {
 	var wg sync.WaitGroup
 	var errs [2]error
+	var failed atomic.Bool // a writer has: the rest of r need not come
 	chans := [2]chan piece{make(chan piece, pieceCount), make(chan piece, pieceCount)}
 	for i, w := range []io.Writer{a, b} {
 		wg.Go(func() {
 			for p := range chans[i] {
 				if errs[i] == nil {
-					_, errs[i] = w.Write(p.b)
+					if _, errs[i] = w.Write(p.b); errs[i] != nil {
+						failed.Store(true)
+					}
 				}
 				p.left.Done()
 			}
@@ -88,7 +92,7 @@ func copyPieces(a, b io.Writer, first []byte, r io.Reader) (total int64, err err
 	}
 	var firstBusy sync.WaitGroup
 	send(first, &firstBusy)
-	for i := 0; err == nil; i++ {
+	for i := 0; err == nil && !failed.Load(); i++ {
 		s := &slots[i%pieceCount]
 		s.busy.Wait()
 		if s.buf == nil {

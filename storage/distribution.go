@@ -204,12 +204,16 @@ func (b *blobStore) Create(ctx context.Context, options ...distribution.BlobCrea
 }
 
 // Resume goes on with an upload; see AskOnly for one that is only looked at.
+// The error is ErrBlobUploadUnknown where there is none.
 func (b *blobStore) Resume(ctx context.Context, id string) (distribution.BlobWriter, error) {
 	get := b.s.ResumeUpload
 	if ctx.Value(askOnly{}) != nil {
 		get = b.s.UploadStatus
 	}
 	u, err := get(ctx, b.repo, id)
+	if tarport.ErrorCode(err) == tarport.BlobUploadUnknown {
+		return nil, distribution.ErrBlobUploadUnknown
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -229,7 +233,11 @@ func (b *blobStore) ServeBlob(ctx context.Context, w http.ResponseWriter, r *htt
 }
 
 func (b *blobStore) Delete(ctx context.Context, dgst digest.Digest) error {
-	return b.s.DeleteBlob(ctx, b.repo, dgst)
+	err := b.s.DeleteBlob(ctx, b.repo, dgst)
+	if tarport.ErrorCode(err) == tarport.BlobUnknown {
+		return distribution.ErrBlobUnknown
+	}
+	return err
 }
 
 type manifestService struct {
@@ -275,7 +283,7 @@ func (m *manifestService) Put(ctx context.Context, man distribution.Manifest, op
 
 func (m *manifestService) Delete(ctx context.Context, dgst digest.Digest) error {
 	err := m.s.DeleteManifest(ctx, m.repo, dgst, tarport.PrincipalFrom(ctx).Name)
-	if tarport.ErrorCode(err) == tarport.ManifestUnknown {
+	if code := tarport.ErrorCode(err); code == tarport.ManifestUnknown || code == tarport.NameUnknown {
 		return distribution.ErrManifestUnknownRevision{Name: m.repo, Revision: dgst}
 	}
 	return err
@@ -329,15 +337,17 @@ func (t *tagService) Tag(ctx context.Context, tag string, desc ocispec.Descripto
 
 func (t *tagService) Untag(ctx context.Context, tag string) error {
 	err := t.s.DeleteTag(ctx, t.repo, tag, tarport.PrincipalFrom(ctx).Name)
-	if tarport.ErrorCode(err) == tarport.ManifestUnknown {
+	if code := tarport.ErrorCode(err); code == tarport.ManifestUnknown || code == tarport.NameUnknown {
 		return distribution.ErrTagUnknown{Tag: tag}
 	}
 	return err
 }
 
-func (t *tagService) All(ctx context.Context) ([]string, error) {
+func (t *tagService) All(ctx context.Context) ([]string, error) { return t.after(ctx, "") }
+
+func (t *tagService) after(ctx context.Context, last string) ([]string, error) {
 	tags := []string{}
-	for last := ""; ; {
+	for {
 		p, err := t.s.Tags(ctx, t.repo, 1000, last)
 		if tarport.ErrorCode(err) == tarport.NameUnknown {
 			return nil, distribution.ErrRepositoryUnknown{Name: t.repo}
@@ -352,9 +362,16 @@ func (t *tagService) All(ctx context.Context) ([]string, error) {
 	}
 }
 
-// List returns at most limit tags after last; io.EOF comes with the last of
-// them.
+// List returns at most limit tags after last, or all for a limit below 0;
+// io.EOF comes with the last of them.
 func (t *tagService) List(ctx context.Context, limit int, last string) ([]string, error) {
+	if limit < 0 {
+		tags, err := t.after(ctx, last)
+		if err == nil {
+			err = io.EOF
+		}
+		return tags, err
+	}
 	p, err := t.s.Tags(ctx, t.repo, limit, last)
 	if tarport.ErrorCode(err) == tarport.NameUnknown {
 		return nil, distribution.ErrRepositoryUnknown{Name: t.repo}

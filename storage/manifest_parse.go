@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -59,7 +60,7 @@ func ParseManifest(mediaType string, payload []byte) (metadata.Manifest, error) 
 	}
 	var d document
 	if err := json.Unmarshal(payload, &d); err != nil {
-		return none, tarport.Errorf(tarport.ManifestInvalid, "the manifest is not valid: %s", err)
+		return none, tarport.Errorf(tarport.ManifestInvalid, "the manifest is not valid: %s", plain(err))
 	}
 	m := metadata.Manifest{Digest: digest.FromBytes(payload), MediaType: mediaType, Payload: payload, ArtifactType: d.ArtifactType}
 	if err := d.check(mediaType); err != nil {
@@ -79,6 +80,14 @@ func ParseManifest(mediaType string, payload []byte) (metadata.Manifest, error) 
 	}
 	m.Descriptor = string(desc)
 	return m, nil
+}
+
+// plain is an error of the decoder without the names of our types.
+func plain(err error) error {
+	if e, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
+		return fmt.Errorf("%s cannot be a JSON %s", e.Field, e.Value)
+	}
+	return err
 }
 
 func (d *document) check(mediaType string) error {
@@ -106,6 +115,9 @@ func (d *document) check(mediaType string) error {
 		return errors.New("it was sent as an image and has not both config and layers")
 	case len(d.Layers)+len(d.Manifests) > maxDescriptors:
 		return fmt.Errorf("it names %d things, at most %d are allowed", len(d.Layers)+len(d.Manifests), maxDescriptors)
+	}
+	if err := checkMediaType(d.ArtifactType); err != nil {
+		return fmt.Errorf("artifactType: %w", err)
 	}
 	return d.each(checkDescriptor)
 }
@@ -139,11 +151,23 @@ func checkDescriptor(where string, desc *ocispec.Descriptor) error {
 	if desc.Size < 0 {
 		return fmt.Errorf("%s: the size %d is negative", where, desc.Size)
 	}
-	if len(desc.MediaType) > 255 {
-		return fmt.Errorf("%s: the media type is longer than 255 bytes", where)
+	if err := checkMediaType(desc.MediaType); err != nil {
+		return fmt.Errorf("%s: %w", where, err)
 	}
 	if desc.Data != nil && (int64(len(desc.Data)) != desc.Size || desc.Digest.Algorithm().FromBytes(desc.Data) != desc.Digest) {
 		return fmt.Errorf("%s: data is not what size and digest say", where)
+	}
+	return nil
+}
+
+// checkMediaType is not strict about what a media type looks like; but what is
+// stored and asked for is text (PostgreSQL's has no NUL).
+func checkMediaType(s string) error {
+	if len(s) > 255 {
+		return errors.New("the media type is longer than 255 bytes")
+	}
+	if strings.ContainsFunc(s, unicode.IsControl) {
+		return errors.New("the media type has control characters in it")
 	}
 	return nil
 }
@@ -182,6 +206,7 @@ func isForeign(mediaType string) bool {
 var knownKeys = map[string][]string{
 	"":           {"schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests", "subject", "annotations"},
 	"descriptor": {"mediaType", "digest", "size", "urls", "annotations", "data", "platform", "artifactType"},
+	"platform":   {"architecture", "os", "os.version", "os.features", "variant", "features"},
 }
 
 // checkKeys refuses what is not one JSON object, repeated keys, and known keys
@@ -225,8 +250,12 @@ func checkObject(dec *json.Decoder, kind string, depth int) error {
 				return fmt.Errorf("the key %q is %q in the wrong case", key, k)
 			}
 		}
-		if err := checkValue(dec, kindOf(kind, key), depth); err != nil {
+		t, err = checkValue(dec, kindOf(kind, key), depth)
+		if err != nil {
 			return err
+		}
+		if t == nil && kind == "" && (key == "config" || key == "layers" || key == "manifests") {
+			return fmt.Errorf("%s is null: some take that for absent, and others do not", key)
 		}
 	}
 	_, err := dec.Token()
@@ -241,27 +270,31 @@ func kindOf(parent, key string) string {
 			return "descriptor"
 		}
 	}
+	if parent == "descriptor" && key == "platform" {
+		return "platform"
+	}
 	return "other"
 }
 
-func checkValue(dec *json.Decoder, kind string, depth int) error {
+// checkValue returns the first token of the value.
+func checkValue(dec *json.Decoder, kind string, depth int) (json.Token, error) {
 	t, err := dec.Token()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	switch t {
 	case json.Delim('{'):
-		return checkObject(dec, kind, depth+1)
+		err = checkObject(dec, kind, depth+1)
 	case json.Delim('['):
 		if depth >= maxDepth {
-			return fmt.Errorf("it is nested deeper than %d", maxDepth)
+			return nil, fmt.Errorf("it is nested deeper than %d", maxDepth)
 		}
 		for dec.More() {
-			if err := checkValue(dec, kind, depth+1); err != nil {
-				return err
+			if _, err := checkValue(dec, kind, depth+1); err != nil {
+				return nil, err
 			}
 		}
 		_, err = dec.Token()
 	}
-	return err
+	return t, err
 }

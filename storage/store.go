@@ -60,6 +60,7 @@ type Store struct {
 	files files
 	cache *cache
 	o     Options
+	began time.Time
 }
 
 // New returns a Store over an open database. It keeps the database; closing it
@@ -77,7 +78,7 @@ func New(o Options) (*Store, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Store{db: o.DB, o: o}
+	s := &Store{db: o.DB, o: o, began: o.Now()}
 	if o.Root != "" {
 		local, err := newLocalFiles(o.Root)
 		if err != nil {
@@ -114,8 +115,9 @@ func (s *Store) Check(ctx context.Context) error {
 
 // Run takes away what expired, now and then, until ctx ends.
 func (s *Store) Run(ctx context.Context) error {
-	if s.db.Exclusive() { // nobody else's uploads can be in the making yet
-		s.sweepLogged(ctx, 0)
+	if s.db.Exclusive() { // what was written before this process began is nobody's
+		const coarse = 100 * time.Millisecond // file times lag behind the clock
+		s.sweepLogged(ctx, s.o.Now().Sub(s.began)+coarse)
 	}
 	t := time.NewTicker(min(s.o.UploadExpiry/4, 10*time.Minute))
 	defer t.Stop()
@@ -144,8 +146,8 @@ func (s *Store) sweepLogged(ctx context.Context, age time.Duration) {
 // left of archives that were being read. It returns how many it removed.
 func (s *Store) Sweep(ctx context.Context, age time.Duration) (removed int, err error) {
 	const batch = 100
-	for {
-		ids, err := s.db.ExpiredUploads(ctx, batch)
+	for last := ""; ; {
+		ids, err := s.db.ExpiredUploads(ctx, batch, last)
 		if err != nil {
 			return removed, err
 		}
@@ -161,6 +163,7 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration) (removed int, err 
 		if len(ids) < batch {
 			break
 		}
+		last = ids[batch-1]
 	}
 	before := s.o.Now().Add(-age)
 	err = s.files.walkStaged(ctx, func(id string, modified time.Time) error {

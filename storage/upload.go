@@ -152,7 +152,7 @@ func (u *Upload) open(ctx context.Context) error {
 		return tarport.Errorf(tarport.BlobUploadUnknown, "the upload session is lost: begin anew").Because(err)
 	}
 	if err != nil {
-		return fmt.Errorf("open the file of an upload: %w", err)
+		return storageFull(fmt.Errorf("open the file of an upload: %w", err))
 	}
 	return nil
 }
@@ -178,7 +178,7 @@ func (u *Upload) ReadFrom(r io.Reader) (int64, error) {
 	}
 	src := &sourceErr{r: r}
 	n, err := copyTo(u.file, u.hash, src)
-	if err != nil && src.err == nil { // the file's: it and the hash may differ now
+	if err != nil && !errors.Is(err, src.err) { // the file's: it and the hash may differ now
 		u.broken = true
 		return 0, storageFull(fmt.Errorf("write an upload: %w", err))
 	}
@@ -233,7 +233,8 @@ func (u *Upload) end() {
 	}
 }
 
-// Cancel ends the session and drops its bytes. Nothing after Commit.
+// Cancel ends the session and drops its bytes, which may be another's where the
+// session was lost: so the row goes first. Nothing after Commit.
 func (u *Upload) Cancel(ctx context.Context) error {
 	if u.over {
 		return nil
@@ -251,7 +252,10 @@ func (u *Upload) Cancel(ctx context.Context) error {
 		err = u.file.Close()
 		u.file = nil
 	}
-	return errors.Join(err, u.s.files.dropStaged(ctx, u.row.ID), u.s.db.DeleteUpload(ctx, u.row.ID, u.holder))
+	if derr := u.s.db.DeleteUpload(ctx, u.row.ID, u.holder); derr != nil {
+		return errors.Join(err, derr)
+	}
+	return errors.Join(err, u.s.files.dropStaged(ctx, u.row.ID))
 }
 
 // Commit finishes the session: its bytes become a blob of the repository,
@@ -277,6 +281,9 @@ func (u *Upload) Commit(ctx context.Context, want ocispec.Descriptor) (ocispec.D
 	if got != want.Digest {
 		return none, tarport.Errorf(tarport.DigestInvalid, "the bytes sent have the digest %s, not %s", got, want.Digest)
 	}
+	if err := u.still(ctx); err != nil {
+		return none, err
+	}
 	_, err = u.s.placeBlob(ctx, u.row.ID, metadata.BlobPut{Digest: got, Size: u.size, Repository: u.row.Repository,
 		Upload: u.row.ID, Holder: u.holder, Lease: u.s.lease()})
 	if err != nil {
@@ -285,6 +292,15 @@ func (u *Upload) Commit(ctx context.Context, want ocispec.Descriptor) (ocispec.D
 	u.end()
 	u.s.cache.changed(u.row.Repository)
 	return ocispec.Descriptor{MediaType: "application/octet-stream", Digest: got, Size: u.size}, nil
+}
+
+// still makes sure that the session is held, for long enough to end it: a
+// request that lost it must not make a blob of a file that another one writes.
+func (u *Upload) still(ctx context.Context) error {
+	if u.s.db.Exclusive() { // a hold ends with its request
+		return nil
+	}
+	return u.s.db.HoldUpload(context.WithoutCancel(ctx), u.row.ID, u.holder, u.s.heldUntil())
 }
 
 // digest is the digest of the session's bytes. sha256 was computed while they

@@ -24,6 +24,23 @@ func (c imageConfig) platform() string {
 	return p
 }
 
+// config reads the image config in a file, once: any number of images can
+// name one.
+func (r *resolver) config(f *file, what string) (imageConfig, error) {
+	c, ok := r.configs[f]
+	if !ok {
+		if f.data == nil {
+			return c, invalid("%s is not JSON or too large", what)
+		}
+		var err error
+		if c, err = parseConfig(f.data, r.limits.LayersPerImage); err != nil {
+			return c, invalid("%s: %s", what, err)
+		}
+		r.configs[f] = c
+	}
+	return c, nil
+}
+
 // parseConfig reads an image config, Docker's or OCI's.
 func parseConfig(data []byte, most int) (imageConfig, error) {
 	var c imageConfig
@@ -42,18 +59,15 @@ func parseConfig(data []byte, most int) (imageConfig, error) {
 		return c, fmt.Errorf("its rootfs: %w", err)
 	}
 	var kind string
-	var ids []string
 	if err := fs.strings(map[string]*string{"type": &kind}); err != nil {
 		return c, fmt.Errorf("its rootfs: %w", err)
 	}
 	if kind != "layers" {
 		return c, fmt.Errorf("its rootfs is of the type %s, not layers", quoted(kind))
 	}
-	if err := fs.get("diff_ids", &ids); err != nil {
+	ids, err := fs.texts("diff_ids", most)
+	if err != nil {
 		return c, fmt.Errorf("its rootfs: %w", err)
-	}
-	if len(ids) > most {
-		return c, fmt.Errorf("it has %d layers, at most %d are allowed", len(ids), most)
 	}
 	for i, s := range ids {
 		d := digest.Digest(s)

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"regexp"
 
@@ -34,40 +35,48 @@ type dockerItem struct {
 // parseManifestJSON reads what docker save, and everything that does as it
 // does, writes about its images.
 func parseManifestJSON(data []byte, l Limits) ([]dockerItem, error) {
-	var raw []json.RawMessage
-	if err := json.Unmarshal(data, &raw); err != nil {
-		return nil, invalid("manifest.json is not the list of images that docker save writes: %s", jsonWords(err))
+	raw, err := elements(data, l.Images)
+	if _, ok := errors.AsType[*tooManyError](err); ok {
+		return nil, tooLarge("manifest.json names more than %d images", l.Images)
 	}
-	switch {
-	case len(raw) == 0:
+	if err != nil {
+		return nil, invalid("manifest.json is not the list of images that docker save writes: %s", err)
+	}
+	if len(raw) == 0 {
 		return nil, invalid("manifest.json names no image")
-	case len(raw) > l.Images:
-		return nil, tooLarge("manifest.json names %d images, at most %d are allowed", len(raw), l.Images)
 	}
 	items := make([]dockerItem, len(raw))
+	names := l.Names
 	for i, r := range raw {
-		it := &items[i]
-		it.where = fmt.Sprintf("image %d of manifest.json", i+1)
-		o, err := parseObject(r, "Config", "RepoTags", "Layers")
-		if err == nil {
-			err = o.strings(map[string]*string{"Config": &it.config})
+		items[i].where = fmt.Sprintf("image %d of manifest.json", i+1)
+		err := items[i].parse(r, l.LayersPerImage, names)
+		if _, ok := errors.AsType[*tooManyError](err); ok {
+			return nil, tooLarge("%s: %s", items[i].where, err)
 		}
-		if err == nil {
-			err = o.get("RepoTags", &it.tags)
+		if err != nil {
+			return nil, invalid("%s: %s", items[i].where, err)
 		}
-		if err == nil {
-			err = o.get("Layers", &it.layers)
-		}
-		switch {
-		case err != nil:
-			return nil, invalid("%s: %s", it.where, err)
-		case it.config == "":
-			return nil, invalid("%s has no Config", it.where)
-		case len(it.layers) > l.LayersPerImage:
-			return nil, tooLarge("%s has %d layers, at most %d are allowed", it.where, len(it.layers), l.LayersPerImage)
-		}
+		names -= len(items[i].tags)
 	}
 	return items, nil
+}
+
+func (it *dockerItem) parse(raw []byte, layers, names int) error {
+	o, err := parseObject(raw, "Config", "RepoTags", "Layers")
+	if err != nil {
+		return err
+	}
+	if err := o.get("Config", &it.config); err != nil {
+		return err
+	}
+	if it.config == "" {
+		return errors.New("it has no Config")
+	}
+	if it.tags, err = o.texts("RepoTags", names); err != nil {
+		return err
+	}
+	it.layers, err = o.texts("Layers", layers)
+	return err
 }
 
 // names parses an item's RepoTags. Bazel writes "" and old dockers
@@ -101,12 +110,9 @@ func (r *resolver) item(it dockerItem) (*manifest, error) {
 	if err != nil {
 		return nil, within(err, "the config of %s", it.where)
 	}
-	if f.data == nil {
-		return nil, invalid("the config of %s, %s, is not JSON or too large", it.where, quoted(f.name))
-	}
-	cfg, err := parseConfig(f.data, r.limits.LayersPerImage)
+	cfg, err := r.config(f, "the config of "+it.where+", "+quoted(f.name))
 	if err != nil {
-		return nil, invalid("the config of %s, %s: %s", it.where, quoted(f.name), err)
+		return nil, err
 	}
 	id := f.sum()
 	var warnings []string

@@ -4,11 +4,12 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"maps"
+	"math/rand/v2"
 	"slices"
-	"strings"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
@@ -60,7 +61,9 @@ func pack(entries ...entry) []byte {
 }
 
 // layerOf is a layer with one file.
-func layerOf(content string) []byte { return pack(text("etc/"+content[:min(len(content), 20)], content)) }
+func layerOf(content string) []byte {
+	return pack(text("etc/"+content[:min(len(content), 20)], content))
+}
 
 func sum(b []byte) digest.Digest { return digest.FromBytes(b) }
 
@@ -125,7 +128,7 @@ func (d *dockerFile) add(tag string, layers ...[]byte) *dockerFile {
 	d.files[sum(cfg).Encoded()+".json"] = cfg
 	paths := []string{}
 	for i, l := range layers {
-		p := fmt.Sprintf("%s/layer.tar", sum(fmt.Append(nil, i, tag)).Encoded())
+		p := fmt.Sprintf("%s/layer.tar", sum(fmt.Append(nil, len(d.items), i)).Encoded())
 		d.files[p] = l
 		paths = append(paths, p)
 	}
@@ -245,11 +248,9 @@ func (l *layout) pack() []byte { return pack(l.entries(l.indexJSON())...) }
 
 func (l *layout) packWith(index string) []byte { return pack(l.entries(index)...) }
 
-// noise is n bytes that do not compress.
+// noise is n letters and digits that hardly compress, the same ones every time.
 func noise(n int) string {
-	var b strings.Builder
-	for i := 0; b.Len() < n; i++ {
-		b.WriteString(sum(fmt.Append(nil, i)).Encoded())
-	}
-	return b.String()[:n]
+	b := make([]byte, (n+1)/2)
+	_, _ = rand.NewChaCha8([32]byte{}).Read(b) // never fails
+	return hex.EncodeToString(b)[:n]
 }

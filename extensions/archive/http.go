@@ -151,7 +151,7 @@ func (b *patientBody) Read(p []byte) (int, error) {
 	// A connection without deadlines (in tests) is taken as it is.
 	_ = b.conn.SetReadDeadline(time.Now().Add(b.timeout))
 	n, err := b.r.Read(p)
-	if err != nil {
+	if errors.Is(err, io.EOF) {
 		// The server goes on reading, to notice a client that goes away: that
 		// must not time out while the images are committed.
 		_ = b.conn.SetReadDeadline(time.Time{})

@@ -36,26 +36,31 @@ func parseObject(data []byte, known ...string) (object, error) {
 		if err := d.Decode(&v); err != nil {
 			return nil, jsonWords(err)
 		}
-		for _, k := range known {
-			if !strings.EqualFold(k, key) {
-				continue
-			}
-			if k != key {
-				return nil, fmt.Errorf("its key %s must be written %q", quoted(key), k)
-			}
-			if _, ok := o[k]; ok {
-				return nil, fmt.Errorf("it has the key %q twice", k)
-			}
-			o[k] = v
+		if err := o.set(key, v, known); err != nil {
+			return nil, err
 		}
 	}
 	if _, err := d.Token(); err != nil {
 		return nil, jsonWords(err)
 	}
-	if _, err := d.Token(); !errors.Is(err, io.EOF) {
-		return nil, errors.New("there is something after its end")
+	return o, onlyOne(d)
+}
+
+// set keeps the value of a known key.
+func (o object) set(key string, v json.RawMessage, known []string) error {
+	for _, k := range known {
+		if !strings.EqualFold(k, key) {
+			continue
+		}
+		if k != key {
+			return fmt.Errorf("its key %s must be written %q", quoted(key), k)
+		}
+		if _, ok := o[k]; ok {
+			return fmt.Errorf("it has the key %q twice", k)
+		}
+		o[k] = v
 	}
-	return o, nil
+	return nil
 }
 
 // get decodes the value of a key into v; nothing where it has none.
@@ -80,16 +85,80 @@ func (o object) strings(into map[string]*string) error {
 	return nil
 }
 
-// list returns the elements of a key that is an array.
+// list returns the elements of a key that is an array; nil where it has none.
 func (o object) list(key string, most int) ([]json.RawMessage, error) {
-	var l []json.RawMessage
-	if err := o.get(key, &l); err != nil {
-		return nil, err
+	if !o.has(key) {
+		return nil, nil
 	}
-	if len(l) > most {
-		return nil, fmt.Errorf("its %q has %d elements, at most %d are allowed", key, len(l), most)
+	l, err := elements(o[key], most)
+	if err != nil {
+		return nil, fmt.Errorf("its %q: %w", key, err)
 	}
 	return l, nil
+}
+
+// texts returns the elements of a key that is an array of strings.
+func (o object) texts(key string, most int) ([]string, error) {
+	l, err := o.list(key, most)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]string, len(l))
+	for i, raw := range l {
+		if err := json.Unmarshal(raw, &out[i]); err != nil {
+			return nil, fmt.Errorf("its %q has an element that is no string", key)
+		}
+	}
+	return out, nil
+}
+
+// tooManyError tells that an array is longer than allowed.
+type tooManyError struct{ most int }
+
+func (e *tooManyError) Error() string {
+	return fmt.Sprintf("it has more than %d elements", e.most)
+}
+
+// elements splits an array. It stops where there are too many: a few bytes
+// each, they would take far more memory than the document.
+func elements(data []byte, most int) ([]json.RawMessage, error) {
+	d := json.NewDecoder(bytes.NewReader(data))
+	t, err := d.Token()
+	if err != nil {
+		return nil, jsonWords(err)
+	}
+	if t == nil {
+		return nil, onlyOne(d) // null
+	}
+	if t != json.Delim('[') {
+		return nil, errors.New("it is not a list")
+	}
+	var out []json.RawMessage
+	for d.More() {
+		if len(out) == most {
+			return nil, &tooManyError{most}
+		}
+		var v json.RawMessage
+		if err := d.Decode(&v); err != nil {
+			return nil, jsonWords(err)
+		}
+		out = append(out, v)
+	}
+	if _, err := d.Token(); err != nil {
+		return nil, jsonWords(err)
+	}
+	return out, onlyOne(d)
+}
+
+// onlyOne checks that nothing follows a document.
+func onlyOne(d *json.Decoder) error {
+	switch _, err := d.Token(); {
+	case errors.Is(err, io.EOF):
+		return nil
+	case err != nil:
+		return jsonWords(err)
+	}
+	return errors.New("there is something after its end")
 }
 
 // has tells whether the key is there with a value.

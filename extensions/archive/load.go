@@ -134,6 +134,9 @@ func (l *loading) run(ctx context.Context, q LoadRequest) (_ *Result, err error)
 	if err := l.read(ctx, q); err != nil {
 		return nil, err
 	}
+	if err := ctx.Err(); err != nil {
+		return nil, err // the caller left with the last byte
+	}
 	images, err := l.c.resolve(l.s.o.Limits)
 	if err != nil {
 		return nil, err

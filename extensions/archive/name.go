@@ -107,19 +107,8 @@ func newNaming(namespace, repo, tag string, renames []string) (*naming, error) {
 	}
 	nm := &naming{namespace: namespace, tag: tag}
 	if repo != "" {
-		n, err := parseName(repo)
-		switch {
-		case err != nil:
-			return nil, within(err, "repo=")
-		case n.digest != "":
-			return nil, nameInvalid("repo= must not have a digest")
-		case n.tag != "" && tag != "":
-			return nil, tarport.Errorf(tarport.Invalid, "repo=%s has a tag, and tag= is given too", repo)
-		}
-		nm.repository = place(namespace, n.path)
-		nm.tag += n.tag
-		if err := tarport.CheckRepository(nm.repository); err != nil {
-			return nil, within(err, "repo=")
+		if err := nm.setRepository(repo); err != nil {
+			return nil, err
 		}
 	}
 	if nm.tag != "" {
@@ -138,6 +127,24 @@ func newNaming(namespace, repo, tag string, renames []string) (*naming, error) {
 		nm.renames = append(nm.renames, rn)
 	}
 	return nm, nil
+}
+
+// setRepository reads repo=, which may have a tag where tag= is not given.
+func (nm *naming) setRepository(repo string) error {
+	n, err := parseName(repo)
+	switch {
+	case err != nil:
+		return within(err, "repo=")
+	case n.digest != "":
+		return nameInvalid("repo= must not have a digest")
+	case n.tag != "" && nm.tag != "":
+		return tarport.Errorf(tarport.Invalid, "repo=%s has a tag, and tag= is given too", repo)
+	}
+	nm.repository, nm.tag = place(nm.namespace, n.path), cmp.Or(n.tag, nm.tag)
+	if err := tarport.CheckRepository(nm.repository); err != nil {
+		return within(err, "repo=")
+	}
+	return nil
 }
 
 func parseRename(s string) (*rename, error) {

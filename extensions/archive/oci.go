@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -151,39 +152,13 @@ func (r *resolver) manifest(desc ocispec.Descriptor, depth int) (*manifest, erro
 	case len(r.seen) >= r.limits.Images:
 		return nil, tooLarge("index.json reaches more than %d manifests", r.limits.Images)
 	}
-	what := "the manifest " + desc.Digest.String()
-	b, err := r.blob(desc, what)
-	if err != nil {
-		return nil, err
-	}
-	if b.data == nil {
-		return nil, invalid("%s is not JSON or too large", what)
-	}
-	doc, err := parseDocument(b.data, r.limits)
-	if err != nil {
-		return nil, invalid("%s: %s", what, err)
-	}
-	mediaType := desc.MediaType
+	m, doc, err := r.open(desc)
 	switch {
-	case mediaType == "":
-		mediaType = doc.mediaType
-	case doc.mediaType != "" && doc.mediaType != mediaType:
-		return nil, invalid("%s says that it is %s, what names it says %s", what, quoted(doc.mediaType), quoted(mediaType))
-	}
-	if isIndexType(mediaType) && doc.hasLayers || isManifestType(mediaType) && (doc.hasManifests || doc.config == nil) {
-		return nil, invalid("%s is of the type %s, but does not look like it", what, mediaType)
-	}
-	m := &manifest{
-		desc:    ocispec.Descriptor{MediaType: mediaType, Digest: desc.Digest, Size: int64(len(b.data))},
-		payload: b.data, subject: doc.subject,
-	}
-	switch {
-	case isIndexType(mediaType):
+	case err != nil:
+	case isIndexType(m.desc.MediaType):
 		err = r.index(m, doc, depth)
-	case isManifestType(mediaType):
-		err = r.image(m, doc, depth)
 	default:
-		err = invalid("%s is of the type %s, which is not supported", what, quoted(mediaType))
+		err = r.image(m, doc, depth)
 	}
 	if a, ok := errors.AsType[*absentError](err); ok {
 		r.absent[desc.Digest] = a
@@ -193,6 +168,36 @@ func (r *resolver) manifest(desc ocispec.Descriptor, depth int) (*manifest, erro
 	}
 	r.seen[desc.Digest] = m
 	return m, nil
+}
+
+// open reads the document of a manifest or an index: what names it, what it
+// says itself and its shape must tell the same type.
+func (r *resolver) open(desc ocispec.Descriptor) (*manifest, document, error) {
+	what := "the manifest " + desc.Digest.String()
+	b, err := r.blob(desc, what)
+	if err != nil {
+		return nil, document{}, err
+	}
+	if b.data == nil {
+		return nil, document{}, invalid("%s is not JSON or too large", what)
+	}
+	doc, err := parseDocument(b.data, r.limits)
+	if err != nil {
+		return nil, doc, invalid("%s: %s", what, err)
+	}
+	mediaType := cmp.Or(desc.MediaType, doc.mediaType)
+	switch {
+	case doc.mediaType != "" && doc.mediaType != mediaType:
+		return nil, doc, invalid("%s says that it is %s, what names it says %s", what, quoted(doc.mediaType), quoted(mediaType))
+	case !isIndexType(mediaType) && !isManifestType(mediaType):
+		return nil, doc, invalid("%s is of the type %s, which is not supported", what, quoted(mediaType))
+	case isIndexType(mediaType) && doc.hasLayers, isManifestType(mediaType) && (doc.hasManifests || doc.config == nil):
+		return nil, doc, invalid("%s is of the type %s, but does not look like it", what, mediaType)
+	}
+	return &manifest{
+		desc:    ocispec.Descriptor{MediaType: mediaType, Digest: desc.Digest, Size: int64(len(b.data))},
+		payload: b.data, subject: doc.subject,
+	}, doc, nil
 }
 
 // sameAs checks a second descriptor of a manifest.
@@ -276,12 +281,12 @@ func (r *resolver) image(m *manifest, doc document, depth int) error {
 	}
 	var diffIDs []digest.Digest
 	if isImage {
-		if config.data == nil {
-			return invalid("the config of %s is not JSON or too large", what)
+		if config.file == nil { // in the descriptor itself: no tool does that
+			return invalid("the config of %s is not a file of the archive", what)
 		}
-		cfg, err := parseConfig(config.data, r.limits.LayersPerImage)
+		cfg, err := r.config(config.file, "the config of "+what)
 		if err != nil {
-			return invalid("the config of %s: %s", what, err)
+			return err
 		}
 		if len(cfg.diffIDs) != len(doc.layers) {
 			return invalid("%s has %d layers, its config %d", what, len(doc.layers), len(cfg.diffIDs))

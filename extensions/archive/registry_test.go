@@ -8,7 +8,6 @@ import (
 	"crypto/sha256"
 	"database/sql"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"log/slog"
@@ -240,5 +239,3 @@ func imageNamed(tb testing.TB, res *Result, name string) Image {
 	tb.Fatalf("no image %s, only %v", name, names)
 	return Image{}
 }
-
-func sprint(v any) string { return fmt.Sprintf("%v", v) }

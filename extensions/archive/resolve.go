@@ -2,6 +2,7 @@ package archive
 
 import (
 	"errors"
+	"fmt"
 	"path"
 	"regexp"
 	"slices"
@@ -17,7 +18,8 @@ type resolver struct {
 	limits Limits
 	seen   map[digest.Digest]*manifest
 	absent map[digest.Digest]*absentError // manifests of which parts are not there
-	list   []*image
+	configs map[*file]imageConfig
+	list    []*image
 
 	byDigest map[digest.Digest]*image
 	byName   map[string]*image
@@ -34,6 +36,7 @@ type resolver struct {
 func (c *contents) resolve(l Limits) ([]*image, error) {
 	r := &resolver{
 		c: c, limits: l, seen: map[digest.Digest]*manifest{}, absent: map[digest.Digest]*absentError{},
+		configs: map[*file]imageConfig{},
 		byDigest: map[digest.Digest]*image{}, byName: map[string]*image{}, byConfig: map[string]*image{}, below: map[digest.Digest]bool{},
 	}
 	index, err := c.metadata(indexName)
@@ -52,7 +55,10 @@ func (c *contents) resolve(l Limits) ([]*image, error) {
 		return nil, c.noImages()
 	}
 	if index != nil {
-		if err := r.ociLayout(layout, index); err != nil {
+		if err := checkLayout(layout); err != nil {
+			return nil, err
+		}
+		if err := r.indexJSON(index); err != nil {
 			return nil, err
 		}
 	}
@@ -64,22 +70,28 @@ func (c *contents) resolve(l Limits) ([]*image, error) {
 	return r.images()
 }
 
-// ociLayout reads index.json.
-func (r *resolver) ociLayout(layout, index []byte) error {
-	if layout != nil {
-		var version string
-		o, err := parseObject(layout, ocispec.ImageLayoutFile, "imageLayoutVersion")
-		if err == nil {
-			err = o.get("imageLayoutVersion", &version)
-		}
-		if err == nil && !strings.HasPrefix(version, "1.") {
-			err = errors.New("its imageLayoutVersion is " + quoted(version) + ", only 1.0.0 is supported")
-		}
-		if err != nil {
-			return invalid("oci-layout: %s", err)
-		}
+// checkLayout reads oci-layout, which need not be there.
+func checkLayout(data []byte) error {
+	if data == nil {
+		return nil
 	}
-	doc, err := parseDocument(index, r.limits)
+	var version string
+	o, err := parseObject(data, "imageLayoutVersion")
+	if err == nil {
+		err = o.get("imageLayoutVersion", &version)
+	}
+	if err == nil && !strings.HasPrefix(version, "1.") {
+		err = fmt.Errorf("its imageLayoutVersion is %s, only 1.0.0 is supported", quoted(version))
+	}
+	if err != nil {
+		return invalid("oci-layout: %s", err)
+	}
+	return nil
+}
+
+// indexJSON reads index.json.
+func (r *resolver) indexJSON(data []byte) error {
+	doc, err := parseDocument(data, r.limits)
 	if err != nil {
 		return invalid("index.json: %s", err)
 	}

@@ -108,21 +108,21 @@ func (s *source) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// failure is the error of a body that could not be read to its end.
+// failure is the error of a body that could not be read to its end. The
+// server ends the context where a read fails, so the read's own error comes
+// first.
 func (s *source) failure() error {
 	large, isLarge := errors.AsType[*http.MaxBytesError](s.err)
 	_, ours := errors.AsType[*tarport.Error](s.err)
 	switch {
-	case s.err == nil || ours:
+	case s.err == nil || ours || errors.Is(s.err, context.Canceled) || errors.Is(s.err, context.DeadlineExceeded):
 		return s.err
-	case s.ctx.Err() != nil:
-		return s.ctx.Err()
 	case isLarge:
 		return tooLarge("the archive is larger than %d bytes", large.Limit).Because(s.err)
 	case errors.Is(s.err, os.ErrDeadlineExceeded):
 		return tarport.Errorf(tarport.Timeout, "nothing of the archive came for too long, after %d bytes", s.n).Because(s.err)
 	}
-	return tarport.Errorf(tarport.Invalid, "the upload broke off after %d bytes", s.n).Because(s.err)
+	return tarport.Errorf(tarport.Invalid, "the upload broke off after %d bytes", s.n).Because(errors.Join(s.err, s.ctx.Err()))
 }
 
 // meter bounds what comes out of a decompressor.

@@ -114,6 +114,9 @@ func checkTar(f *tarFeed) error {
 			return f.drain()
 		}
 		if err != nil {
+			if last != "" {
+				last = ", after the entry " + quoted(last)
+			}
 			return fmt.Errorf("%s at byte %d%s", tarWords(err), f.pos, last)
 		}
 		switch h.Typeflag {
@@ -124,7 +127,7 @@ func checkTar(f *tarFeed) error {
 		default:
 			return fmt.Errorf("its entry %s is of the unknown type %q", quoted(h.Name), h.Typeflag)
 		}
-		last = ", after the entry " + quoted(h.Name)
+		last = h.Name
 	}
 }
 

@@ -100,6 +100,15 @@ func (c *client) raw(ctx context.Context, method, path string, body []byte, head
 
 var challengeParam = regexp.MustCompile(`(\w+)="([^"]*)"`)
 
+// challengeParams are the parameters of a 401's challenge.
+func challengeParams(r response) map[string]string {
+	params := map[string]string{}
+	for _, m := range challengeParam.FindAllStringSubmatch(r.header.Get("Www-Authenticate"), -1) {
+		params[m[1]] = m[2]
+	}
+	return params
+}
+
 // authorization returns the Authorization header for the scope, from the token
 // service that the registry's own challenge names.
 func (c *client) authorization(ctx context.Context, scope string) (string, error) {
@@ -116,10 +125,7 @@ func (c *client) authorization(ctx context.Context, scope string) (string, error
 	if err != nil {
 		return "", err
 	}
-	params := map[string]string{}
-	for _, m := range challengeParam.FindAllStringSubmatch(challenge.header.Get("Www-Authenticate"), -1) {
-		params[m[1]] = m[2]
-	}
+	params := challengeParams(challenge)
 	basic := basicAuth("admin", adminPassword)
 	query := url.Values{"service": {params["service"]}, "scope": strings.Fields(scope)}
 	r, err := c.raw(ctx, http.MethodGet, params["realm"]+"?"+query.Encode(), nil, "Authorization", basic)

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/tarport/tarport/internal/pgtest"
 )
 
 // suite is the version of the OCI distribution-spec conformance suite. It is a
@@ -46,15 +48,22 @@ type junit struct {
 // with the optional parts of the spec that this registry has as well.
 func TestConformance(t *testing.T) {
 	t.Parallel()
+	tarport(t) // skips before a database is made
 	for _, tc := range []struct {
-		name      string
-		server    []string // environment of the server
-		suite     []string // environment of the suite
-		minPassed int
+		name       string
+		server     []string // environment of the server
+		suite      []string // environment of the suite
+		minPassed  int
+		maxSkipped int // cases that the spec leaves to the registry
 	}{
 		{
 			name:      "defaults",
-			minPassed: 680,
+			minPassed: 680, maxSkipped: 6,
+		},
+		{
+			name:      "defaults on PostgreSQL",
+			server:    []string{"TARPORT_DATABASE_DSN=" + pgtest.DSN(t)},
+			minPassed: 680, maxSkipped: 6,
 		},
 		{
 			name:   "tag parameters, sparse manifests and upload cancel",
@@ -62,7 +71,7 @@ func TestConformance(t *testing.T) {
 			suite: []string{
 				"OCI_API_MANIFESTS_TAG_PARAM=true", "OCI_DATA_SPARSE=true", "OCI_API_BLOBS_UPLOAD_CANCEL=true",
 			},
-			minPassed: 810,
+			minPassed: 810, maxSkipped: 4,
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -72,6 +81,9 @@ func TestConformance(t *testing.T) {
 			t.Logf("%d passed, %d failed, %d skipped", counts["passed"], counts["failure"]+counts["error"], counts["skipped"])
 			if counts["passed"] < tc.minPassed {
 				t.Errorf("passed cases = %d, want at least %d", counts["passed"], tc.minPassed)
+			}
+			if counts["skipped"] > tc.maxSkipped {
+				t.Errorf("skipped cases = %d, want at most %d", counts["skipped"], tc.maxSkipped)
 			}
 		})
 	}

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -90,11 +91,29 @@ func (e *engine) stop() error {
 	if err := e.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		return fmt.Errorf("stop dockerd: %w", err)
 	}
+	var err error
 	select {
-	case <-e.done:
+	case err = <-e.done:
 	case <-time.After(30 * time.Second):
 		_ = e.cmd.Process.Kill()
-		<-e.done
+		err = fmt.Errorf("dockerd does not end on SIGTERM: %w", <-e.done)
+	}
+	return errors.Join(err, unmountBelow(filepath.Dir(e.log)))
+}
+
+// unmountBelow undoes what dockerd leaves mounted, such as the network namespace
+// of containers.
+func unmountBelow(dir string) error {
+	mounts, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(mounts)) {
+		if at := strings.Fields(line)[1]; strings.HasPrefix(at, dir+"/") {
+			if err := syscall.Unmount(at, syscall.MNT_DETACH); err != nil {
+				return fmt.Errorf("unmount %s: %w", at, err)
+			}
+		}
 	}
 	return nil
 }
@@ -232,8 +251,14 @@ func (d *docker) build(t testing.TB, name, dockerfile string, files map[string]s
 }
 
 // forget removes a local image if it is there.
-func (d *docker) forget(image string) {
-	cmd := exec.CommandContext(context.Background(), d.cli, "rmi", "--force", image)
+func (d *docker) forget(image string) { d.afterwards("rmi", "--force", image) }
+
+// remove removes a container with its volumes.
+func (d *docker) remove(container string) { d.afterwards("rm", "--force", "--volumes", container) }
+
+// afterwards runs docker when the test's context has ended already.
+func (d *docker) afterwards(args ...string) {
+	cmd := exec.CommandContext(context.Background(), d.cli, args...)
 	cmd.Env = append(os.Environ(), d.env()...)
 	_ = cmd.Run()
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/sync/errgroup"
@@ -90,7 +92,7 @@ func (r *race) run(t *testing.T, withLastPiece bool) {
 		t.Errorf("GET of the blob = %d with %d bytes, want 200 with the %d that were sent", got.status, len(got.body), len(blob))
 	}
 	head := r.client.do(t, http.MethodHead, "/v2/race/app/blobs/"+dgst, r.scope, nil)
-	if got, want := head.header.Get("Content-Length"), fmt.Sprint(len(blob)); head.status != http.StatusOK || got != want {
+	if got, want := head.header.Get("Content-Length"), strconv.Itoa(len(blob)); head.status != http.StatusOK || got != want {
 		t.Errorf("HEAD of the blob = %d with Content-Length %s, want 200 with %s", head.status, got, want)
 	}
 	stored, err := os.ReadFile(r.server.blobFile(dgst))
@@ -101,7 +103,7 @@ func (r *race) run(t *testing.T, withLastPiece bool) {
 
 // withQuery appends a parameter to an upload's Location.
 func withQuery(location, param string) string {
-	if bytes.ContainsRune([]byte(location), '?') {
+	if strings.Contains(location, "?") {
 		return location + "&" + param
 	}
 	return location + "?" + param

@@ -67,34 +67,34 @@ type journalling struct {
 	next    http.RoundTripper
 	ids     map[string]string // image IDs by name in the registry, of archives that are loaded
 
-	mu     sync.Mutex
-	units  int // of traffic seen
-	killAt int
-	kill   func()
-	killed bool
+	mu    sync.Mutex
+	units int // of traffic seen
+	endAt int
+	end   func()
+	ended bool
 }
 
-var errKilled = errors.New("the server has been killed")
+var errEnded = errors.New("the server has been told to end")
 
 // spend counts one unit of traffic: a request, a piece of a body, an answer.
 func (t *journalling) spend() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.killed {
-		return errKilled
+	if t.ended {
+		return errEnded
 	}
-	if t.units++; t.units < t.killAt {
+	if t.units++; t.units < t.endAt {
 		return nil
 	}
-	t.killed = true
-	t.kill()
+	t.ended = true
+	t.end()
 	return nil
 }
 
-func (t *journalling) wasKilled() bool {
+func (t *journalling) wasEnded() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.killed
+	return t.ended
 }
 
 // RoundTrip implements http.RoundTripper.
@@ -209,7 +209,7 @@ type metered struct {
 	spend func() error
 }
 
-// Read implements io.Reader in small pieces, so that a kill may fall between two.
+// Read implements io.Reader in small pieces, so that the end may fall between two.
 func (m *metered) Read(p []byte) (int, error) {
 	if err := m.spend(); err != nil {
 		return 0, err

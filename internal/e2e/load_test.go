@@ -118,8 +118,8 @@ func TestDockerPullsWhatDockerSaveWrote(t *testing.T) {
 	}
 }
 
-// TestLoadKeepsAllNames loads an archive in which images share layers and one
-// image has two names, then loads it again: nothing may be stored twice.
+// TestLoadAgainStoresNothing loads an archive in which images share layers and
+// one image has two names, then loads it again: nothing may be stored twice.
 func TestLoadAgainStoresNothing(t *testing.T) {
 	t.Parallel()
 	d, s := newDocker(t), serve(t)
@@ -181,8 +181,10 @@ func TestBrokenArchiveLeavesNothing(t *testing.T) {
 		"one bit of a layer flips": flipped,
 		"no manifest":              tarball(t, map[string]string{"layer.tar": "x"}),
 		"manifest is no JSON":      tarball(t, map[string]string{"manifest.json": "{"}),
-		"manifest names nothing":   tarball(t, map[string]string{"manifest.json": `[{"Config":"absent.json","RepoTags":["one:1"],"Layers":["absent.tar"]}]`}),
-		"gzip of nothing":          {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3},
+		"manifest names nothing": tarball(t, map[string]string{
+			"manifest.json": `[{"Config":"absent.json","RepoTags":["one:1"],"Layers":["absent.tar"]}]`,
+		}),
+		"gzip of nothing": {0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3},
 	}
 	for _, name := range slices.Sorted(maps.Keys(broken)) {
 		file := filepath.Join(t.TempDir(), "broken.tar")

@@ -87,7 +87,7 @@ var binary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	path := filepath.Join(dir, "tarport")
-	args := []string{"build", "-trimpath", "-o", path}
+	args := []string{"build", "-buildvcs=false", "-o", path}
 	if os.Getenv("GOCOVERDIR") != "" {
 		args = append(args, "-cover", "-coverpkg=github.com/tarport/tarport/...")
 	}

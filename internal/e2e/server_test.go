@@ -105,7 +105,6 @@ func (s *server) awaitReady(ctx context.Context) error {
 			return fmt.Errorf("tarport ended before it was ready: %w\n%s", err, s.logTail())
 		case <-limit:
 			s.kill()
-			s.reap()
 			return fmt.Errorf("tarport is not ready after 30 s\n%s", s.logTail())
 		case <-tick.C:
 		}
@@ -126,18 +125,21 @@ func (s *server) stop() error {
 		return nil
 	case <-time.After(30 * time.Second):
 		s.kill()
-		s.reap()
 		return errors.New("tarport does not end within 30 s of SIGTERM")
 	}
 }
 
-// kill is kill -9. It may be called from any goroutine; reap must follow.
-func (s *server) kill() { _ = s.cmd.Process.Kill() } // it fails where the process has ended
+// kill is kill -9.
+func (s *server) kill() {
+	_ = s.cmd.Process.Kill() // fails where the process has ended
+	_ = s.reap()             // "signal: killed"
+}
 
-// reap waits for a killed server.
-func (s *server) reap() {
-	<-s.done
+// reap waits for a server that was sent a signal.
+func (s *server) reap() error {
+	err := <-s.done
 	s.cmd = nil
+	return err
 }
 
 func (s *server) url(path string) string { return "http://" + s.addr + path }

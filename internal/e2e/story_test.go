@@ -42,7 +42,6 @@ func TestStories(t *testing.T) {
 			env.Defer(func() {
 				if s.cmd != nil {
 					s.kill()
-					s.reap()
 				}
 			})
 			return nil

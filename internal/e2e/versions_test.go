@@ -76,11 +76,11 @@ func TestDockerPullsWhatEveryVersionSaved(t *testing.T) {
 	t.Logf("images pulled: %v", pulled)
 }
 
-// withoutHost drops the registry of an image's name.
+// withoutHost drops what the registry drops of an image's name: the host, and
+// Docker Hub's library/.
 func withoutHost(name string) string {
-	host, rest, ok := strings.Cut(name, "/")
-	if ok && (strings.ContainsAny(host, ".:") || host == "localhost") {
-		return rest
+	if host, rest, ok := strings.Cut(name, "/"); ok && (strings.ContainsAny(host, ".:") || host == "localhost") {
+		name = rest
 	}
-	return name
+	return strings.TrimPrefix(name, "library/")
 }

@@ -2,6 +2,7 @@ package pgtest
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -61,7 +62,7 @@ func start() (*cluster, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make directory: %w", err)
 	}
-	cmd := exec.Command("/bin/sh", "-c", watch, "pgtest", bin, dir)
+	cmd := exec.CommandContext(context.Background(), "/bin/sh", "-c", watch, "pgtest", bin, dir)
 	cmd.Dir = dir
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if cmd.SysProcAttr.Credential, err = unprivileged(dir); err != nil {

@@ -27,7 +27,7 @@ const (
 	releaseUpload     = `UPDATE uploads SET holder = '', held_until = 0 WHERE id = $1 AND holder = $2`
 	saveUpload        = `UPDATE uploads SET size = $3, hash = $4, expires_at = $5, holder = '', held_until = 0 WHERE id = $1 AND holder = $2`
 	deleteUpload      = `DELETE FROM uploads WHERE id = $1 AND holder = $2`
-	expiredUploads    = `SELECT id FROM uploads WHERE expires_at <= $1 AND (holder = '' OR held_until <= $1) ORDER BY expires_at LIMIT $2`
+	expiredUploads    = `SELECT id FROM uploads WHERE expires_at <= $1 AND (holder = '' OR held_until <= $1) AND id > $2 ORDER BY id LIMIT $3`
 	existsUpload      = `SELECT id FROM uploads WHERE id = $1`
 	takeExpiredUpload = `UPDATE uploads SET holder = $2, held_until = $3
 		WHERE id = $1 AND expires_at <= $4 AND (holder = '' OR held_until <= $4)`
@@ -150,10 +150,11 @@ func (db *DB) heldUpload(ctx context.Context, query, id, holder string, args ...
 	})
 }
 
-// ExpiredUploads returns the ids of at most n sessions whose time is over.
-func (db *DB) ExpiredUploads(ctx context.Context, n int) ([]string, error) {
+// ExpiredUploads returns the ids of at most n sessions whose time is over, in
+// byte order, after last.
+func (db *DB) ExpiredUploads(ctx context.Context, n int, last string) ([]string, error) {
 	tx := db.view()
-	return all(ctx, tx, scanOne[string], expiredUploads, tx.now, n)
+	return all(ctx, tx, scanOne[string], expiredUploads, tx.now, last, n)
 }
 
 // HasUpload tells whether there is a session of this id, in whatever repository.

@@ -1,0 +1,192 @@
+package archive
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"runtime"
+	"sync"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tarport/tarport/storage"
+	"github.com/tarport/tarport/storage/metadata"
+)
+
+// nullStore takes everything, keeps nothing and knows what it is told.
+type nullStore struct{ known []metadata.Layer }
+
+func (s nullStore) NewBatch(context.Context) (Batch, error) { return nullBatch{}, nil }
+
+func (s nullStore) KnownLayers(context.Context, digest.Digest) ([]metadata.Layer, error) {
+	return s.known, nil
+}
+
+type nullBatch struct{}
+
+func (nullBatch) Create(context.Context) (StagedBlob, error) {
+	return &nullBlob{h: sha256.New()}, nil
+}
+
+func (nullBatch) Commit(context.Context, []storage.ManifestPut) (storage.CommitResult, error) {
+	return storage.CommitResult{}, nil
+}
+
+func (nullBatch) Close() error { return nil }
+
+type nullBlob struct {
+	h hash.Hash
+	n int64
+}
+
+func (b *nullBlob) Write(p []byte) (int, error) {
+	b.n += int64(len(p))
+	return b.h.Write(p)
+}
+
+func (b *nullBlob) Finish() (ocispec.Descriptor, error) {
+	return ocispec.Descriptor{Digest: digest.NewDigest(digest.SHA256, b.h), Size: b.n}, nil
+}
+
+func (b *nullBlob) Discard() {}
+
+// pattern is 16 MiB of what layers are made of: a program.
+var pattern = sync.OnceValue(func() []byte {
+	name, err := os.Executable()
+	if err != nil {
+		panic(err)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		panic(err)
+	}
+	defer f.Close() //nolint:errcheck // a file that is read
+	b := make([]byte, 16<<20)
+	if _, err := io.ReadFull(f, b); err != nil {
+		panic(err)
+	}
+	return b
+})
+
+// bigLayer is a layer with one file of n bytes, which are units of one kind.
+func bigLayer(n int64, unit []byte) io.Reader {
+	head := pack(text("big", ""))[:512]
+	copy(head[124:136], fmt.Sprintf("%011o\x00", n))
+	checksum(head)
+	parts := []io.Reader{bytes.NewReader(head)}
+	for range n / int64(len(unit)) {
+		parts = append(parts, bytes.NewReader(unit))
+	}
+	return io.MultiReader(append(parts, bytes.NewReader(make([]byte, 1024)))...)
+}
+
+// bigArchive is an image with such a layer, which never lies in memory.
+func bigArchive(n int64, unit []byte) io.Reader {
+	h := sha256.New()
+	_, _ = io.Copy(h, bigLayer(n, unit))
+	id := digest.NewDigest(digest.SHA256, h)
+	name := id.Encoded() + ".tar"
+	cfg := toJSON(map[string]any{"os": "linux", "rootfs": map[string]any{"type": "layers", "diff_ids": []string{id.String()}}})
+	head := pack(text(name, ""))[:512]
+	copy(head[124:136], fmt.Sprintf("%011o\x00", n+1536))
+	checksum(head)
+	manifest := `[{"Config":"c.json","RepoTags":["a/b:1"],"Layers":["` + name + `"]}]`
+	return io.MultiReader(bytes.NewReader(head), bigLayer(n, unit), bytes.NewReader(pack(reg("c.json", cfg), text(manifestName, manifest))))
+}
+
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapInuse
+}
+
+func benchmarkLoad(b *testing.B, s *Service, body func() io.Reader, n int64, compression string) {
+	b.Helper()
+	b.SetBytes(n)
+	b.ReportAllocs()
+	for b.Loop() {
+		b.StopTimer()
+		r := body()
+		b.StartTimer()
+		if _, err := s.Load(b.Context(), r, request(func(q *LoadRequest) { q.Compression = compression })); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+const benchSize = 128 << 20
+
+// BenchmarkLoad is the reading alone: nothing is written. MB/s are those of
+// the uncompressed layers.
+func BenchmarkLoad(b *testing.B) {
+	var archive bytes.Buffer
+	if _, err := io.Copy(&archive, bigArchive(benchSize, pattern())); err != nil {
+		b.Fatal(err)
+	}
+	plain := func() io.Reader { return bytes.NewReader(archive.Bytes()) }
+	for _, c := range []string{gzipped, zstded, uncompressed} {
+		b.Run("plain-to-"+c, func(b *testing.B) {
+			benchmarkLoad(b, newNull(b, nullStore{}), plain, benchSize, c)
+		})
+	}
+	for _, c := range []struct {
+		name string
+		of   func([]byte) []byte
+	}{{"gzip", gz}, {"zstd", zst}} {
+		packed := c.of(archive.Bytes())
+		b.Run("outer-"+c.name, func(b *testing.B) {
+			benchmarkLoad(b, newNull(b, nullStore{}), func() io.Reader { return bytes.NewReader(packed) }, benchSize, "")
+		})
+	}
+	b.Run("known", func(b *testing.B) {
+		benchmarkLoad(b, newNull(b, nullStore{[]metadata.Layer{{Compression: gzipped}}}), plain, benchSize, gzipped)
+	})
+	var layer bytes.Buffer
+	if _, err := io.Copy(&layer, bigLayer(benchSize, pattern())); err != nil {
+		b.Fatal(err)
+	}
+	d := docker("a/b:1", layer.Bytes())
+	d.files[d.layer(0)] = gz(layer.Bytes())
+	stored := d.pack()
+	b.Run("gzip-kept", func(b *testing.B) {
+		benchmarkLoad(b, newNull(b, nullStore{}), func() io.Reader { return bytes.NewReader(stored) }, benchSize, "")
+	})
+}
+
+func newNull(b *testing.B, st nullStore) *Service {
+	b.Helper()
+	s, err := New(Options{Store: st, Access: access(allowAll)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return s
+}
+
+// BenchmarkLoadToDisk is the whole way, with what an fsync costs here.
+func BenchmarkLoadToDisk(b *testing.B) {
+	reg := newRegistry(b)
+	n := 0
+	b.SetBytes(benchSize)
+	for b.Loop() {
+		b.StopTimer()
+		n++
+		copy(pattern(), fmt.Sprint("another layer ", n)) // so that it is not known
+		r := bigArchive(benchSize, pattern())
+		b.StartTimer()
+		if _, err := reg.Load(b.Context(), r, request()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkLoadSmall is an image of a few kilobytes: what a load costs at least.
+func BenchmarkLoadSmall(b *testing.B) {
+	body := docker("a/b:1", layerOf("x"), layerOf("y")).pack()
+	benchmarkLoad(b, newNull(b, nullStore{}), func() io.Reader { return bytes.NewReader(body) }, int64(len(body)), "")
+}
