@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os/signal"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -27,6 +28,7 @@ import (
 	"github.com/tarport/tarport/cmd/tarport/internal/config"
 	"github.com/tarport/tarport/cmd/tarport/internal/server"
 	"github.com/tarport/tarport/extensions/archive"
+	"github.com/tarport/tarport/extensions/namespaces"
 	"github.com/tarport/tarport/internal/httpapi"
 	"github.com/tarport/tarport/registry"
 	"github.com/tarport/tarport/storage"
@@ -95,7 +97,7 @@ func openStores(ctx context.Context, c *config.Config, log *slog.Logger) (s *sto
 	if s.secret, err = data.secret(c.Tarport.Secret); err != nil {
 		return s, err
 	}
-	if s.db, err = metadata.Open(ctx, metadata.Options{DSN: c.Tarport.Database.DSN}); err != nil {
+	if s.db, err = metadata.Open(ctx, metadata.Options{DSN: c.Tarport.Database.DSN, Namespaces: namespacePolicy(c)}); err != nil {
 		return s, err
 	}
 	s.closers = append(s.closers, s.db.Close)
@@ -105,6 +107,11 @@ func openStores(ctx context.Context, c *config.Config, log *slog.Logger) (s *sto
 		UploadExpiry: c.Tarport.Uploads.Expire.Std(),
 		MaxUploads:   c.Tarport.Uploads.Max,
 		AllowMissing: c.Tarport.Manifests.Sparse,
+		MinFree:      int64(c.Tarport.Storage.MinFree),
+		EventAge:     c.Tarport.Audit.Retention.Std(),
+	}
+	if c.SQLite() {
+		o.DataDir = filepath.Dir(c.Tarport.Database.DSN)
 	}
 	switch driver, params := c.Driver(); driver {
 	case "filesystem":
@@ -116,6 +123,11 @@ func openStores(ctx context.Context, c *config.Config, log *slog.Logger) (s *sto
 	}
 	s.content, err = storage.New(o)
 	return s, err
+}
+
+func namespacePolicy(c *config.Config) metadata.NamespacePolicy {
+	n := c.Tarport.Namespaces
+	return metadata.NamespacePolicy{NoAutoCreate: !n.AutoCreate, AdminsOnly: n.CreateBy == config.CreateByAdmins, Personal: n.Personal}
 }
 
 // Close closes what was opened, the last first.
@@ -130,7 +142,10 @@ func (s *stores) Close() error {
 
 // serve joins the pieces, and serves until ctx ends.
 func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
-	who, err := auth.New(ctx, auth.Options{DB: s.db, Secret: s.secret, PublicURL: c.Tarport.PublicURL, Origin: origin})
+	who, err := auth.New(ctx, auth.Options{
+		DB: s.db, Secret: s.secret, PublicURL: c.Tarport.PublicURL, Origin: origin,
+		KeyLife: c.Tarport.Tokens.KeyRotation.Std(), Log: s.log,
+	})
 	if err != nil {
 		return err
 	}
@@ -165,6 +180,11 @@ func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
 	api := others.PathPrefix("/api/v1").Subrouter()
 	api.Use(loggedIn(who))
 	archive.NewHandler(archives).Routes(api)
+	access, err := namespaces.New(namespaces.Options{DB: s.db, Auth: who, Content: s.content})
+	if err != nil {
+		return err
+	}
+	namespaces.NewHandler(access).Routes(api)
 
 	metrics := server.NewMetrics()
 	pace := server.DefaultPace()
@@ -189,21 +209,9 @@ func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
 	s.logStart(c, o)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.content.Run(gctx) })
+	g.Go(func() error { return who.Run(gctx) })
 	g.Go(func() error { return server.New(gctx, o).Run(gctx) })
 	return g.Wait()
-}
-
-// newRouter is a router that takes a path as it is written, and answers as the
-// API does where it has no route.
-func newRouter() *mux.Router {
-	r := mux.NewRouter().SkipClean(true)
-	r.NotFoundHandler = httpapi.Handle(func(http.ResponseWriter, *http.Request) error {
-		return tarport.Errorf(tarport.NotFound, "there is nothing here")
-	})
-	r.MethodNotAllowedHandler = httpapi.Handle(func(_ http.ResponseWriter, r *http.Request) error {
-		return tarport.Errorf(tarport.Unsupported, "%s is not possible here", r.Method)
-	})
-	return r
 }
 
 // loggedIn lets in who shows a good credential, and says behind it who that is.
