@@ -181,7 +181,7 @@ func (b *blobStore) Create(ctx context.Context, options ...distribution.BlobCrea
 		if err == nil {
 			return nil, distribution.ErrBlobMounted{From: o.Mount.From, Descriptor: desc}
 		}
-		if tarport.ErrorCode(err) == tarport.Internal && !errors.Is(err, distribution.ErrBlobUnknown) {
+		if !errors.Is(err, distribution.ErrBlobUnknown) { // over the quota, or our own fault
 			return nil, err
 		}
 	}
