@@ -9,7 +9,9 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/gorilla/mux"
@@ -36,6 +38,7 @@ type site struct {
 	t    *testing.T
 	url  string
 	auth *auth.Service
+	late *atomic.Int64 // how far the clock of the tokens is ahead
 }
 
 // eachSite runs a test on SQLite and on PostgreSQL.
@@ -68,7 +71,10 @@ func newSite(t *testing.T, dsn string, policy metadata.NamespacePolicy) *site {
 	db := must[*metadata.DB](t)(metadata.Open(t.Context(), metadata.Options{DSN: dsn, Namespaces: policy}))
 	t.Cleanup(func() { _ = db.Close() })
 	content := must[*storage.Store](t)(storage.New(storage.Options{DB: db, Root: t.TempDir()}))
-	who := must[*auth.Service](t)(auth.New(t.Context(), auth.Options{DB: db, Secret: secret}))
+	late := &atomic.Int64{}
+	who := must[*auth.Service](t)(auth.New(t.Context(), auth.Options{DB: db, Secret: secret, Now: func() time.Time {
+		return time.Now().Add(time.Duration(late.Load()))
+	}}))
 	must[tarport.Secret](t)(who.EnsureAdmin(t.Context(), password))
 	reg := must[*registry.Registry](t)(registry.New(t.Context(), registry.Options{Store: content, Auth: who, Secret: secret}))
 	t.Cleanup(func() { _ = reg.Close() })
@@ -93,7 +99,7 @@ func newSite(t *testing.T, dsn string, policy metadata.NamespacePolicy) *site {
 	r.PathPrefix("/v2").Handler(reg)
 	srv := httptest.NewServer(httpapi.Middleware(httpapi.Options{Log: slog.New(slog.DiscardHandler)})(r))
 	t.Cleanup(srv.Close)
-	return &site{t: t, url: srv.URL, auth: who}
+	return &site{t: t, url: srv.URL, auth: who, late: late}
 }
 
 type answer struct {
@@ -562,5 +568,40 @@ func TestMountsNeedPullOnTheSource(t *testing.T) {
 		}
 		s.want(201, ann, "PUT", "/api/v1/namespaces/secret/members/eve", `{"role":"reader"}`)
 		s.want(201, eve, "POST", "/v2/hers/app/blobs/uploads/?mount="+d+"&from=secret/app", "")
+	})
+}
+
+func TestAnUploadIsFinishedThoughItsTokenIsOver(t *testing.T) {
+	t.Parallel()
+	eachSite(t, metadata.NamespacePolicy{}, func(t *testing.T, s *site) {
+		s.people()
+		s.want(201, ann, "POST", "/api/v1/namespaces", `{"name":"team"}`)
+		s.want(201, ann, "PUT", "/api/v1/namespaces/team/members/bob", `{"role":"writer"}`)
+		s.want(201, ann, "PUT", "/api/v1/namespaces/team/members/eve", `{"role":"writer"}`)
+		bearer := func(as string) string {
+			return "Bearer " + s.want(200, as, "GET", "/auth/token?scope=repository:team/app:pull,push", "").field("token")
+		}
+		bobs, eves := bearer(bob), bearer(eve)
+		begin := func() string {
+			t.Helper()
+			return s.want(202, bobs, "POST", "/v2/team/app/blobs/uploads/", "").header.Get("Location")
+		}
+		first, second, third := begin(), begin(), begin()
+		s.late.Store(int64(6 * time.Minute))
+		s.want(401, bobs, "GET", "/v2/team/app/tags/list", "")
+		s.want(401, bobs, "POST", "/v2/team/app/blobs/uploads/", "")
+		s.want(401, eves, "PATCH", first, "layer") // of another
+		next := s.want(202, bobs, "PATCH", first, "layer").header.Get("Location")
+		s.want(201, bobs, "PUT", next+"&digest="+digest.FromString("layer").String(), "")
+		s.want(401, bobs, "PUT", next+"&digest="+digest.FromString("layer").String(), "") // it is no session any more
+		s.want(401, bobs, "PUT", "/v2/team/app/manifests/latest", "{}")
+
+		s.want(200, ann, "PUT", "/api/v1/namespaces/team/members/bob", `{"role":"reader"}`)
+		s.want(403, bobs, "PATCH", second, "layer")
+		s.want(200, ann, "PUT", "/api/v1/namespaces/team/members/bob", `{"role":"writer"}`)
+		s.want(200, admin, "PATCH", "/api/v1/users/bob", `{"disabled":true}`)
+		s.want(401, bobs, "PATCH", second, "layer")
+		s.late.Store(int64(25 * time.Hour))
+		s.want(401, bobs, "PATCH", third, "layer")
 	})
 }
