@@ -3,6 +3,7 @@ package metadata
 import (
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -120,4 +121,37 @@ func TestRulesAreListedAndBounded(t *testing.T) {
 		_, err = db.CreateImmutableRule(ctx, "a", ImmutableRule{})
 		wantCode(t, "one rule too many", err, tarport.Denied)
 	})
+}
+
+// FuzzGlob compares the patterns with a matcher that is slow and plain.
+func FuzzGlob(f *testing.F) {
+	for _, s := range []string{"v*|v1.0", "**|a/b", "a/*|a/b/c", "?|é", "a.b|axb", "***|", "*?*|ab"} {
+		f.Add(s[:strings.Index(s, "|")], s[strings.Index(s, "|")+1:])
+	}
+	f.Fuzz(func(t *testing.T, pattern, s string) {
+		r := ImmutableRule{Tag: pattern}
+		if len(pattern) > 12 || len(s) > 24 || !utf8.ValidString(pattern+s) || strings.Contains(s, "\n") || r.Check() != nil {
+			return
+		}
+		if got, want := r.matches(r.Tag, s), plainGlob(r.Tag, s); got != want {
+			t.Errorf("glob %q matches %q = %v, want %v", r.Tag, s, got, want)
+		}
+	})
+}
+
+func plainGlob(pattern, s string) bool {
+	switch {
+	case pattern == "":
+		return s == ""
+	case strings.HasPrefix(pattern, "**"):
+		return plainGlob(pattern[2:], s) || s != "" && plainGlob(pattern, s[1:])
+	case pattern[0] == '*':
+		return plainGlob(pattern[1:], s) || s != "" && s[0] != '/' && plainGlob(pattern, s[1:])
+	case s == "":
+		return false
+	case pattern[0] == '?':
+		_, n := utf8.DecodeRuneInString(s)
+		return s[0] != '/' && plainGlob(pattern[1:], s[n:])
+	}
+	return s[0] == pattern[0] && plainGlob(pattern[1:], s[1:])
 }
