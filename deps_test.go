@@ -48,6 +48,11 @@ var policy = map[string]allowed{
 		},
 	},
 
+	"extensions/namespaces": {
+		own:     []string{"", "storage/metadata", "internal/httpapi"},
+		modules: []string{mux},
+	},
+
 	"cmd/tarport/internal/config": {own: []string{""}, modules: []string{distribution, yaml}},
 	"cmd/tarport/internal/server": {
 		own:     []string{"", "internal/httpapi", "cmd/tarport/internal/config"},
@@ -55,7 +60,7 @@ var policy = map[string]allowed{
 	},
 	"cmd/tarport": {
 		own: []string{
-			"", "storage", "storage/metadata", "auth", "registry", "extensions/archive", "internal/httpapi",
+			"", "storage", "storage/metadata", "auth", "registry", "extensions/archive", "extensions/namespaces", "internal/httpapi",
 			"cmd/tarport/internal/config", "cmd/tarport/internal/server",
 		},
 		modules: []string{distribution, "github.com/spf13/cobra", "github.com/sirupsen/logrus", mux, prometheus, xsync},
@@ -139,7 +144,7 @@ func TestPolicyGoesOneWay(t *testing.T) {
 		"":                 0,
 		"storage/metadata": 1, "internal/httpapi": 1,
 		"storage": 2, "auth": 2,
-		"registry": 3, "extensions/archive": 3,
+		"registry": 3, "extensions/archive": 3, "extensions/namespaces": 3,
 		"cmd/tarport/internal/config": 4, "cmd/tarport/internal/server": 5, "cmd/tarport": 6,
 		"internal/pgtest": 0, "internal/e2e": 0,
 	}

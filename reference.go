@@ -28,6 +28,18 @@ func CheckRepository(name string) error {
 	return nil
 }
 
+// CheckNamespace returns nil where name can be a namespace's, the first
+// component of a repository name, and else a NAME_INVALID error.
+func CheckNamespace(name string) error {
+	if len(name) > MaxNamespaceLength || !isName(name) || strings.Contains(name, "/") {
+		return Errorf(NameInvalid, "%q is not a name for a namespace: use at most %d lower-case letters, digits, and single . _ - between them", name, MaxNamespaceLength)
+	}
+	return nil
+}
+
+// MaxNamespaceLength leaves room for the rest of a repository's name.
+const MaxNamespaceLength = 128
+
 // CheckTag returns nil where tag is a tag by the grammar of the distribution
 // spec (at most 128 of letters, digits, _ . -, not beginning with . or -), and
 // else a TAG_INVALID error.

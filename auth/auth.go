@@ -3,10 +3,11 @@
 // has the one decision function that every route asks.
 //
 //	password ──(argon2id, throttled)──┐
-//	refresh token ──(SHA-256 row)─────┼── /auth/token ── access token, 5 min
+//	access token, robot's secret ─────┤ (SHA-256 row)
+//	refresh token ────────────────────┼── /auth/token ── access token, 5 min
 //	nothing ── the stranger ──────────┘                        │
 //	                                                           ▼
-//	Basic password ───────────────────────────────────── Authenticate
+//	Basic, any of these ──────────────────────────────── Authenticate
 //	                                                           │
 //	                                    tarport.Principal (rights as they are now)
 //	                                                           │
@@ -25,6 +26,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -58,6 +60,10 @@ type Options struct {
 	// to decide which proxies it believes; where nil, only the connection
 	// itself counts.
 	Origin func(*http.Request) Origin
+	// KeyLife is how long a key signs before Run makes another one; 30 days
+	// where 0. Its tokens are verified to their end.
+	KeyLife time.Duration
+	Log     *slog.Logger // slog.Default where nil
 	// Now is the clock; time.Now where nil. The database has its own.
 	Now func() time.Time
 }
@@ -84,13 +90,18 @@ type Service struct {
 	logins    *loginCache
 	checks    singleflight.Group // of passwords: the same one at the same time is hashed once
 	tokens    *lru[tokenHash, *token]
-	states    *lru[int64, userState]
-	reads     singleflight.Group // of users' states
+	users     *memory[int64, metadata.User]
+	pats      *memory[int64, metadata.AccessToken]
+	rights    *memory[rightsKey, metadata.Rights]
+	uses      uses
+	keyLife   time.Duration
+	log       *slog.Logger
 }
 
 const (
 	maxTokens = 2048 // verified access tokens that are remembered
-	maxStates = 1024 // users whose state is remembered
+	maxUsers  = 1024 // users whose state is remembered, and access tokens
+	maxRights = 8192 // users' rights in namespaces that are remembered
 )
 
 // New makes the service and, on an empty database, the first signing key.
@@ -106,7 +117,11 @@ func New(ctx context.Context, o Options) (*Service, error) {
 		passwords: newPasswords(),
 		logins:    newLoginCache(),
 		tokens:    newLRU[tokenHash, *token](maxTokens),
-		states:    newLRU[int64, userState](maxStates),
+		users:     newMemory[int64, metadata.User](maxUsers),
+		pats:      newMemory[int64, metadata.AccessToken](maxUsers),
+		rights:    newMemory[rightsKey, metadata.Rights](maxRights),
+		keyLife:   o.KeyLife,
+		log:       o.Log,
 	}
 	var err error
 	if s.keys, err = newKeyring(ctx, o.DB, o.Secret, o.Now); err != nil {
@@ -143,6 +158,16 @@ func (o *Options) complete() error {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.KeyLife == 0 {
+		o.KeyLife = 30 * 24 * time.Hour
+	}
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	return o.completeURL()
+}
+
+func (o *Options) completeURL() error {
 	if o.PublicURL == "" {
 		return nil
 	}

@@ -186,7 +186,7 @@ func (w *world) token(t testing.TB, scopes ...string) string {
 	if err != nil {
 		t.Fatalf("parseScopes(%q): %v", scopes, err)
 	}
-	text, _, err := w.issue(t.Context(), w.admin(t), grants)
+	text, _, err := w.issue(t.Context(), identity{user: w.admin(t)}, grants)
 	if err != nil {
 		t.Fatalf("issue: %v", err)
 	}

@@ -7,11 +7,10 @@ import (
 	"time"
 
 	"github.com/tarport/tarport"
-	"github.com/tarport/tarport/storage/metadata"
 )
 
-// Authenticate returns who sent the request: by Basic with a password, or by
-// Bearer with an access token. Without a credential it is the stranger; with
+// Authenticate returns who sent the request: by Basic with a password, personal
+// access token or robot's secret, or by Bearer with an access token of ours. Without a credential it is the stranger; with
 // one that is not good the error is UNAUTHORIZED, and TOOMANYREQUESTS while the
 // limits for failed logins are reached.
 //
@@ -27,20 +26,35 @@ func (s *Service) Authenticate(r *http.Request) (tarport.Principal, error) {
 		return tarport.Principal{}, tarport.Errorf(tarport.Unauthorized, "more than one Authorization header")
 	}
 	if token, ok := bearerToken(values[0]); ok {
-		return s.bearer(r.Context(), token)
+		p, _, err := s.bearer(r.Context(), token, 0)
+		return p, err
 	}
-	u, err := s.basic(r)
-	if err != nil {
-		return tarport.Principal{}, err
+	id, err := s.basic(r)
+	return id.principal(), err
+}
+
+// uploadGrace is how long after its end a token may still finish what was begun
+// with it.
+const uploadGrace = 24 * time.Hour
+
+// AuthenticateLate is Authenticate for a bearer token that is over, but for not
+// longer than a day, and otherwise good: a push of a large layer must not die
+// of the token that it was authorised with. The caller lets it go on only with
+// an upload session of the principal's that was begun before validUntil.
+func (s *Service) AuthenticateLate(r *http.Request) (p tarport.Principal, validUntil time.Time, err error) {
+	if values := r.Header["Authorization"]; len(values) == 1 {
+		if token, ok := bearerToken(values[0]); ok {
+			return s.bearer(r.Context(), token, uploadGrace)
+		}
 	}
-	return principal(u), nil
+	return tarport.Principal{}, time.Time{}, tarport.Errorf(tarport.Unauthorized, "no bearer token was sent")
 }
 
 // basic logs the sender of a Basic header in.
-func (s *Service) basic(r *http.Request) (metadata.User, error) {
+func (s *Service) basic(r *http.Request) (identity, error) {
 	name, password, ok := r.BasicAuth()
 	if !ok {
-		return metadata.User{}, tarport.Errorf(tarport.Unauthorized, "the Authorization header is broken, or of a scheme that is not understood here")
+		return identity{}, tarport.Errorf(tarport.Unauthorized, "the Authorization header is broken, or of a scheme that is not understood here")
 	}
 	return s.login(r.Context(), name, tarport.Secret(password), s.origin(r).Address)
 }
@@ -51,12 +65,6 @@ func bearerToken(header string) (string, bool) {
 		return "", false
 	}
 	return header[len(scheme):], true
-}
-
-// principal is who the user is, without a restriction. Without an id it is the
-// stranger.
-func principal(u metadata.User) tarport.Principal {
-	return tarport.Principal{UserID: u.ID, Name: u.Name, Admin: u.Admin}
 }
 
 // Challenge is the WWW-Authenticate header of a 401: where to get a token, and
@@ -77,7 +85,7 @@ func (s *Service) Challenge(r *http.Request, needs ...tarport.Grant) string {
 	}
 	if values := r.Header["Authorization"]; len(values) == 1 {
 		if token, ok := bearerToken(values[0]); ok {
-			if _, err := s.bearer(r.Context(), token); err != nil {
+			if _, _, err := s.bearer(r.Context(), token, 0); err != nil {
 				param("error", "invalid_token")
 			} else {
 				param("error", "insufficient_scope")

@@ -12,7 +12,6 @@ import (
 
 	"github.com/tarport/tarport"
 	"github.com/tarport/tarport/internal/httpapi"
-	"github.com/tarport/tarport/storage/metadata"
 )
 
 const (
@@ -47,8 +46,10 @@ func (s *Service) serveKeys(w http.ResponseWriter, r *http.Request) error {
 
 // tokenRequest is what both forms of the token endpoint ask for.
 type tokenRequest struct {
-	user   metadata.User // without an id: the stranger
-	scopes []string
+	who     identity
+	refresh *tarport.Secret // else by this refresh token; nil without one
+	client  string          // client_id
+	scopes  []string
 	// offline asks for a refresh token. It is only given for a password: with
 	// one it could be made to live for ever.
 	offline bool
@@ -79,7 +80,6 @@ func (s *Service) serveToken(w http.ResponseWriter, r *http.Request) error {
 	rq, err := ask(w, r)
 	var answer tokenResponse
 	if err == nil {
-		httpapi.SetUser(r.Context(), rq.user.Name)
 		answer, err = s.answer(r.Context(), rq)
 	}
 	if err != nil {
@@ -98,19 +98,26 @@ func (s *Service) answer(ctx context.Context, rq tokenRequest) (tokenResponse, e
 	if err != nil {
 		return tokenResponse{}, err
 	}
-	grants, err := s.granted(ctx, principal(rq.user), asked)
+	next := ""
+	if rq.refresh != nil { // now, as it may be used up by it
+		if rq.who, next, err = s.refresh(ctx, *rq.refresh); err != nil {
+			return tokenResponse{}, err
+		}
+	}
+	httpapi.SetUser(ctx, rq.who.user.Name)
+	grants, err := s.granted(ctx, rq.who.principal(), asked)
 	if err != nil {
 		return tokenResponse{}, err
 	}
-	text, issuedAt, err := s.issue(ctx, rq.user, grants)
+	text, issuedAt, err := s.issue(ctx, rq.who, grants)
 	if err != nil {
 		return tokenResponse{}, err
 	}
 	answer := tokenResponse{
-		Token: text, AccessToken: text, ExpiresIn: int(accessLife.Seconds()), IssuedAt: issuedAt, Scope: formatScopes(grants),
+		Token: text, AccessToken: text, ExpiresIn: int(accessLife.Seconds()), IssuedAt: issuedAt, Scope: formatScopes(grants), RefreshToken: next,
 	}
-	if rq.offline && rq.user.ID != 0 {
-		answer.RefreshToken, err = s.issueRefresh(ctx, rq.user)
+	if rq.offline && rq.who.user.ID != 0 {
+		answer.RefreshToken, err = s.issueRefresh(ctx, rq.who, rq.client)
 	}
 	return answer, err
 }
@@ -121,11 +128,11 @@ func (s *Service) askedByQuery(_ http.ResponseWriter, r *http.Request) (rq token
 	if err != nil {
 		return rq, err
 	}
-	rq.scopes, rq.offline = q["scope"], q.Get("offline_token") == "true"
+	rq.scopes, rq.offline, rq.client = q["scope"], q.Get("offline_token") == "true", q.Get("client_id")
 	switch len(r.Header["Authorization"]) {
 	case 0:
 	case 1:
-		rq.user, err = s.basic(r)
+		rq.who, err = s.basic(r)
 	default:
 		err = tarport.Errorf(tarport.Unauthorized, "more than one Authorization header")
 	}
@@ -144,13 +151,13 @@ func (s *Service) askedByForm(w http.ResponseWriter, r *http.Request) (rq tokenR
 	if err := s.checkParameters(form); err != nil {
 		return rq, err
 	}
-	rq.scopes = form["scope"]
+	rq.scopes, rq.client = form["scope"], form.Get("client_id")
 	switch grant := form.Get("grant_type"); grant {
 	case "password":
 		rq.offline = form.Get("access_type") == "offline"
-		rq.user, err = s.login(r.Context(), form.Get("username"), tarport.Secret(form.Get("password")), s.origin(r).Address)
+		rq.who, err = s.login(r.Context(), form.Get("username"), tarport.Secret(form.Get("password")), s.origin(r).Address)
 	case "refresh_token":
-		rq.user, err = s.refresh(r.Context(), tarport.Secret(form.Get("refresh_token")))
+		rq.refresh = new(tarport.Secret(form.Get("refresh_token")))
 	default:
 		err = tarport.Errorf(tarport.Invalid, "grant_type must be password or refresh_token")
 	}

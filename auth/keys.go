@@ -30,6 +30,10 @@ const (
 	keysAgeUnknown = 5 * time.Second
 )
 
+// keyDelay is how long a new key is only published before it signs: every
+// replica has read it by then.
+const keyDelay = 2 * keysAge
+
 // keyring has the keys that sign and verify access tokens. They come from the
 // database and from nowhere else: no token can name a place to get one from.
 type keyring struct {
@@ -94,6 +98,29 @@ func (k *keyring) generate(ctx context.Context) error {
 	return k.db.AddSigningKey(ctx, kid, k.seal.Seal(nil, nil, private.Seed(), []byte(kid)))
 }
 
+// rotate makes a new key where the newest is as old as life, and retires those
+// that no longer sign: they verify until the last token that they signed cannot
+// even finish an upload.
+func (k *keyring) rotate(ctx context.Context, life time.Duration) error {
+	stored, err := k.db.SigningKeys(ctx)
+	if err != nil {
+		return err
+	}
+	now := k.now()
+	if len(stored) == 0 || now.Sub(stored[0].CreatedAt) >= life {
+		if err := k.generate(ctx); err != nil {
+			return err
+		}
+	}
+	// A replica may go on with the old key until it reads the keys again.
+	verifyUntil := now.Add(keysAge + accessLife + uploadGrace + clockLeeway)
+	if err := k.db.RetireSigningKeys(ctx, now.Add(-keyDelay), verifyUntil); err != nil {
+		return err
+	}
+	_, err = k.read(ctx)
+	return err
+}
+
 // open unseals a stored key. Its public half is derived and not stored: who can
 // write to the database still cannot add a key of his own.
 func (k *keyring) open(stored metadata.SigningKey) (*signingKey, error) {
@@ -117,6 +144,7 @@ func (k *keyring) read(ctx context.Context) (*keySet, error) {
 	if err != nil {
 		return nil, err
 	}
+	active, young := set.readAt.Add(-keyDelay), false
 	public := struct {
 		Keys []jwk `json:"keys"`
 	}{[]jwk{}}
@@ -131,8 +159,9 @@ func (k *keyring) read(ctx context.Context) (*keySet, error) {
 		}
 		set.byHeader[header] = key
 		public.Keys = append(public.Keys, key.jwk())
-		if set.signing == nil && !s.Retired {
-			set.signing = key
+		// The newest signs, once every replica knows it; until then the one before.
+		if !s.Retired && (set.signing == nil || young) {
+			set.signing, young = key, s.CreatedAt.After(active)
 		}
 	}
 	if set.jwks, err = json.Marshal(public); err != nil {

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"regexp"
 	"time"
 
 	"github.com/tarport/tarport"
@@ -19,17 +18,30 @@ import (
 // guesser elsewhere must not lock the owner out.
 var loginLimits = metadata.LoginLimits{Window: 5 * time.Minute, PerAccount: 10, PerAddress: 100}
 
-// userName is what an account may be called; anything else names nobody.
-var userName = regexp.MustCompile(`^[a-z0-9]+(?:[._-][a-z0-9]+)*$`)
-
+// maxUserName is the longest name of a user, and of a robot without its
+// namespace.
 const maxUserName = 64
 
-// login finds the user of a name and password. Unknown, disabled and wrong
+// login finds who a name and a password, access token or robot's secret belong
+// to. A secret of 256 random bits that is right passes at once. Everything else
+// is byPassword's.
+func (s *Service) login(ctx context.Context, name string, password tarport.Secret, from netip.Addr) (identity, error) {
+	if len(password) > maxPassword {
+		return identity{}, wrongLogin()
+	}
+	if id, found, err := s.bySecret(ctx, name, password); err != nil || found {
+		return id, err
+	}
+	u, err := s.byPassword(ctx, name, password, from)
+	return identity{user: u}, err
+}
+
+// byPassword finds the user of a name and password. Unknown, disabled and wrong
 // cannot be told apart, neither by the answer nor by its time: each costs one
-// hash of the same parameters. The limits come first, also for a password that
-// is remembered as right, or else the memory would answer the guesses that the
-// limits refuse.
-func (s *Service) login(ctx context.Context, name string, password tarport.Secret, from netip.Addr) (metadata.User, error) {
+// hash of the same parameters, a wrong secret of a robot too. The limits come
+// first, also for a password that is remembered as right, or else the memory
+// would answer the guesses that the limits refuse.
+func (s *Service) byPassword(ctx context.Context, name string, password tarport.Secret, from netip.Addr) (metadata.User, error) {
 	if len(password) > maxPassword {
 		return metadata.User{}, wrongLogin()
 	}
@@ -97,20 +109,33 @@ func (s *Service) check(ctx context.Context, u metadata.User, password tarport.S
 		return fmt.Errorf("check the password of user %d: %w", u.ID, err)
 	}
 	if !right || u.ID == 0 || u.Disabled {
-		return wrongLogin()
+		return s.failed(ctx, u)
 	}
 	return s.db.EndLogin(ctx, id)
 }
 
+// failed records a login that failed. A name that no account has is not kept:
+// people type passwords into its field.
+func (s *Service) failed(ctx context.Context, u metadata.User) error {
+	err := s.db.Record(ctx, metadata.Event{Action: metadata.EventLoginFailed, ActorID: u.ID, Actor: u.Name, Target: u.Name})
+	if err != nil {
+		return err
+	}
+	return wrongLogin()
+}
+
 // userOrDummy reads the user of a name; where there is none it is one without
-// an id, whose password nobody knows.
+// an id, whose password nobody knows. A robot has no password.
 func (s *Service) userOrDummy(ctx context.Context, name string) (metadata.User, error) {
-	if len(name) > maxUserName || !userName.MatchString(name) {
+	if !isUserName(name) && !isRobotName(name) {
 		name = "" // what a database cannot hold, it is not asked for
 	}
 	u, err := s.db.UserByName(ctx, name)
-	if tarport.ErrorCode(err) == tarport.NotFound {
+	switch {
+	case tarport.ErrorCode(err) == tarport.NotFound:
 		return metadata.User{PasswordHash: s.passwords.dummy}, nil
+	case err == nil && u.Robot():
+		return metadata.User{Name: u.Name, PasswordHash: s.passwords.dummy}, nil
 	}
 	return u, err
 }
@@ -177,7 +202,6 @@ func (s *Service) EnsureAdmin(ctx context.Context, password tarport.Secret) (gen
 	if err := s.db.SetPassword(ctx, u.ID, s.passwords.hash(password)); err != nil {
 		return "", err
 	}
-	s.states.remove(u.ID)
 	return "", nil
 }
 

@@ -55,7 +55,7 @@ func TestFirstStartMakesTheAdministrator(t *testing.T) {
 		t.Fatalf("EnsureAdmin = %d bytes, %v, want a random password", len(generated), err)
 	}
 	u, err := s.login(t.Context(), "admin", generated, home)
-	if err != nil || u.Name != "admin" || !u.Admin {
+	if err != nil || u.user.Name != "admin" || !u.user.Admin {
 		t.Errorf("login = %+v, %v, want the administrator", u, err)
 	}
 	again, err := s.EnsureAdmin(t.Context(), "")
@@ -106,7 +106,7 @@ func TestGivenPasswordWins(t *testing.T) {
 	if _, err := w.Authenticate(from(t.Context(), "Bearer "+access)); err != nil {
 		t.Fatalf("Authenticate: %v", err)
 	}
-	refresh, err := w.issueRefresh(t.Context(), w.admin(t))
+	refresh, err := w.issueRefresh(t.Context(), identity{user: w.admin(t)}, dockerClient)
 	if err != nil {
 		t.Fatalf("issueRefresh: %v", err)
 	}
@@ -118,7 +118,7 @@ func TestGivenPasswordWins(t *testing.T) {
 	if after := w.admin(t); after != before {
 		t.Errorf("the same password changed the row to %+v, want %+v", after, before)
 	}
-	if _, err := w.refresh(t.Context(), tarport.Secret(refresh)); err != nil {
+	if _, _, err := w.refresh(t.Context(), tarport.Secret(refresh)); err != nil {
 		t.Errorf("refresh after the same password: %v", err)
 	}
 
@@ -131,7 +131,7 @@ func TestGivenPasswordWins(t *testing.T) {
 	if _, err := w.login(t.Context(), "admin", other, home); err != nil {
 		t.Errorf("login with the new password: %v", err)
 	}
-	_, err = w.refresh(t.Context(), tarport.Secret(refresh))
+	_, _, err = w.refresh(t.Context(), tarport.Secret(refresh))
 	wantCode(t, "refresh token of the old password", err, tarport.Unauthorized)
 	_, err = w.Authenticate(from(t.Context(), "Bearer "+access))
 	wantCode(t, "access token of the old password", err, tarport.Unauthorized)
@@ -148,11 +148,11 @@ func TestRefreshTokenIssuedWhileThePasswordChangesIsVoid(t *testing.T) {
 	if err := w.db.SetPassword(t.Context(), u.ID, w.passwords.hash("another")); err != nil {
 		t.Fatalf("SetPassword: %v", err)
 	}
-	refresh, err := w.issueRefresh(t.Context(), u)
+	refresh, err := w.issueRefresh(t.Context(), identity{user: u}, dockerClient)
 	if err != nil {
 		t.Fatalf("issueRefresh: %v", err)
 	}
-	_, err = w.refresh(t.Context(), tarport.Secret(refresh))
+	_, _, err = w.refresh(t.Context(), tarport.Secret(refresh))
 	wantCode(t, "refresh", err, tarport.Unauthorized)
 }
 
@@ -218,17 +218,17 @@ func TestLoginOnPostgreSQL(t *testing.T) {
 	if err != nil {
 		t.Fatalf("login: %v", err)
 	}
-	refresh, err := s.issueRefresh(t.Context(), u)
+	refresh, err := s.issueRefresh(t.Context(), u, dockerClient)
 	if err != nil {
 		t.Fatalf("issueRefresh: %v", err)
 	}
-	if got, err := s.refresh(t.Context(), tarport.Secret(refresh)); err != nil || got != u {
+	if got, _, err := s.refresh(t.Context(), tarport.Secret(refresh)); err != nil || got != u {
 		t.Errorf("refresh = %+v, %v, want %+v", got, err, u)
 	}
 	if _, err = s.EnsureAdmin(t.Context(), "another"); err != nil {
 		t.Errorf("EnsureAdmin with another password: %v", err)
 	}
-	_, err = s.refresh(t.Context(), tarport.Secret(refresh))
+	_, _, err = s.refresh(t.Context(), tarport.Secret(refresh))
 	wantCode(t, "refresh after the password changed", err, tarport.Unauthorized)
 }
 

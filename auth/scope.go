@@ -16,9 +16,10 @@ var actions = [...]tarport.Action{tarport.Pull, tarport.Push, tarport.Delete}
 
 const (
 	maxScopes = 50
-	// The one scope that is not a repository's, as distribution and crane
-	// write it.
+	// The scopes that are not a repository's: the one that distribution and
+	// crane write, and ours for all that the owner may do over /api/v1.
 	catalogScope = "registry:catalog:*"
+	apiScope     = "registry:api:*"
 )
 
 // parseScopes reads the values of scope parameters, each of scopes with spaces
@@ -49,8 +50,11 @@ func parseScopes(values []string) ([]tarport.Grant, error) {
 }
 
 func parseScope(s string) (tarport.Grant, bool) {
-	if s == catalogScope {
+	switch s {
+	case catalogScope:
 		return tarport.Grant{Actions: []tarport.Action{Catalog}}, true
+	case apiScope:
+		return tarport.Grant{Actions: []tarport.Action{tarport.API}}, true
 	}
 	rest, ok := strings.CutPrefix(s, "repository:")
 	name, list, two := strings.Cut(rest, ":")
@@ -75,7 +79,7 @@ func merge(list []tarport.Grant, g tarport.Grant) []tarport.Grant {
 		return append(list, g)
 	}
 	both := tarport.Grant{Repository: g.Repository}
-	for _, a := range append(actions[:], Catalog) {
+	for _, a := range append(actions[:], Catalog, tarport.API) {
 		if slices.Contains(list[i].Actions, a) || slices.Contains(g.Actions, a) {
 			both.Actions = append(both.Actions, a)
 		}
@@ -92,7 +96,7 @@ func formatScopes(grants []tarport.Grant) string {
 			b.WriteByte(' ')
 		}
 		if g.Repository == "" {
-			b.WriteString(catalogScope)
+			b.WriteString(strings.Join(registryScopes(g), " "))
 			continue
 		}
 		b.WriteString("repository:" + g.Repository + ":")
@@ -104,6 +108,17 @@ func formatScopes(grants []tarport.Grant) string {
 		}
 	}
 	return b.String()
+}
+
+// registryScopes are the scopes of a grant that is on no repository.
+func registryScopes(g tarport.Grant) (scopes []string) {
+	if slices.Contains(g.Actions, Catalog) {
+		scopes = append(scopes, catalogScope)
+	}
+	if slices.Contains(g.Actions, tarport.API) {
+		scopes = append(scopes, apiScope)
+	}
+	return scopes
 }
 
 // access is an entry of a token's access list, as docker's token specification
@@ -118,7 +133,10 @@ func accessOf(grants []tarport.Grant) []access {
 	list := make([]access, 0, len(grants))
 	for _, g := range grants {
 		if g.Repository == "" {
-			list = append(list, access{Type: "registry", Name: "catalog", Actions: []string{"*"}})
+			for _, scope := range registryScopes(g) {
+				name := strings.Split(scope, ":")[1]
+				list = append(list, access{Type: "registry", Name: name, Actions: []string{"*"}})
+			}
 			continue
 		}
 		a := access{Type: "repository", Name: g.Repository}

@@ -43,6 +43,7 @@ type claims struct {
 	IssuedAt  int64    `json:"iat"`
 	ID        string   `json:"jti"`
 	Epoch     int64    `json:"epoch"`
+	TokenID   int64    `json:"pat,omitempty"` // the personal access token that it was got with: its restrictions hold
 	Access    []access `json:"access"`
 }
 
@@ -83,14 +84,14 @@ func uniqueKeys(b []byte) error {
 
 // issue makes an access token for the user (the stranger has no id) that may
 // be used for the grants.
-func (s *Service) issue(ctx context.Context, u metadata.User, grants []tarport.Grant) (text string, issuedAt time.Time, err error) {
+func (s *Service) issue(ctx context.Context, id identity, grants []tarport.Grant) (text string, issuedAt time.Time, err error) {
 	now := s.now().UTC().Truncate(time.Second)
 	c := &claims{
-		Issuer: s.issuer, Audience: s.service, Epoch: u.TokenEpoch, ID: rand.Text(), Access: accessOf(grants),
+		Issuer: s.issuer, Audience: s.service, Epoch: id.user.TokenEpoch, TokenID: id.token.ID, ID: rand.Text(), Access: accessOf(grants),
 		IssuedAt: now.Unix(), NotBefore: now.Unix(), ExpiresAt: now.Add(accessLife).Unix(),
 	}
-	if u.ID != 0 {
-		c.Subject = strconv.FormatInt(u.ID, 10)
+	if id.user.ID != 0 {
+		c.Subject = strconv.FormatInt(id.user.ID, 10)
 	}
 	text, err = s.keys.sign(ctx, c)
 	if err == nil && len(text) > maxTokenLength {
@@ -108,15 +109,18 @@ type tokenHash [sha256.Size]byte
 type token struct {
 	userID  int64
 	epoch   int64
+	tokenID int64
 	expires time.Time
 	scope   []tarport.Grant
 }
 
-// bearer returns who an access token is of. The signature is verified once; its
-// owner's state is read again when it is used.
-func (s *Service) bearer(ctx context.Context, text string) (tarport.Principal, error) {
+// bearer returns who an access token is of, where it is not over for longer
+// than the grace, and when its life ends. The signature is verified once; the
+// state of its owner and of what it was got with is read again when it is used.
+func (s *Service) bearer(ctx context.Context, text string, grace time.Duration) (tarport.Principal, time.Time, error) {
+	none := tarport.Principal{}
 	if len(text) > maxTokenLength {
-		return tarport.Principal{}, badToken(errors.New("too long"))
+		return none, time.Time{}, badToken(errors.New("too long"))
 	}
 	var buf [1 << 10]byte // on the stack, and enough for what is usual
 	hash := tokenHash(sha256.Sum256(append(buf[:0], text...)))
@@ -124,31 +128,54 @@ func (s *Service) bearer(ctx context.Context, text string) (tarport.Principal, e
 	if !ok {
 		var err error
 		if t, err = s.verify(ctx, text); err != nil {
-			return tarport.Principal{}, err
+			return none, time.Time{}, err
 		}
 		s.tokens.put(hash, t)
 	}
-	now := s.now()
-	if !now.Before(t.expires) {
-		return tarport.Principal{}, badToken(errors.New("expired"))
+	if !s.now().Before(t.expires.Add(grace)) {
+		return none, time.Time{}, badToken(errors.New("expired"))
 	}
-	if t.userID == 0 {
-		return tarport.Principal{Scope: t.scope}, nil
-	}
-	u, err := s.state(ctx, t.userID, now)
+	id, err := s.owner(ctx, t)
 	if err != nil {
-		return tarport.Principal{}, err
+		return none, time.Time{}, err
 	}
-	if !u.live || u.epoch != t.epoch {
-		return tarport.Principal{}, badToken(errors.New("revoked"))
+	p := id.principal()
+	p.Scope = t.scope
+	return p, t.expires, nil
+}
+
+// owner is whose a verified token is, as things are now.
+func (s *Service) owner(ctx context.Context, t *token) (id identity, err error) {
+	if t.userID == 0 {
+		return identity{}, nil
 	}
-	return tarport.Principal{UserID: t.userID, Name: u.name, Admin: u.admin, Scope: t.scope}, nil
+	if id.user, err = s.user(ctx, t.userID); err != nil {
+		return identity{}, err
+	}
+	if !id.user.Live(s.now()) || id.user.TokenEpoch != t.epoch {
+		return identity{}, badToken(errors.New("revoked"))
+	}
+	if t.tokenID == 0 {
+		return id, nil
+	}
+	if id.token, err = s.accessToken(ctx, t.tokenID); err != nil {
+		return identity{}, err
+	}
+	if id.token.UserID != t.userID || over(id.token, s.now()) {
+		return identity{}, badToken(errors.New("got with a personal access token that is revoked or over"))
+	}
+	s.uses.note(id.token.ID, s.now())
+	return id, nil
+}
+
+func over(t metadata.AccessToken, now time.Time) bool {
+	return !t.ExpiresAt.IsZero() && !now.Before(t.ExpiresAt)
 }
 
 // verify is the one recipe by which a token is believed: it is of the alphabet
 // of a JWT, its header is, byte for byte, that of a key of ours, so algorithm
 // and type are too; the signature is right; the claims are of the types that we
-// issue, from us, for us, begun and not over.
+// issue, from us, for us, begun, and not over for longer than uploadGrace.
 func (s *Service) verify(ctx context.Context, text string) (*token, error) {
 	if strings.ContainsFunc(text, notInToken) {
 		return nil, badToken(errors.New("not of the form of a token"))
@@ -172,12 +199,12 @@ func (s *Service) verify(ctx context.Context, text string) (*token, error) {
 		return nil, badToken(errors.New("of another issuer"))
 	case c.Audience != s.service:
 		return nil, badToken(errors.New("for another service"))
-	case c.ExpiresAt <= now.Unix(): // also where there is none
+	case c.ExpiresAt <= now.Add(-uploadGrace).Unix(): // also where there is none
 		return nil, badToken(errors.New("expired"))
 	case c.NotBefore > latest, c.IssuedAt > latest:
 		return nil, badToken(errors.New("not valid yet"))
 	}
-	t := &token{epoch: c.Epoch, expires: time.Unix(c.ExpiresAt, 0), scope: grantsOf(c.Access)}
+	t := &token{epoch: c.Epoch, tokenID: c.TokenID, expires: time.Unix(c.ExpiresAt, 0), scope: grantsOf(c.Access)}
 	if c.Subject != "" {
 		t.userID, err = strconv.ParseInt(c.Subject, 10, 64)
 		if err != nil || t.userID <= 0 || strconv.FormatInt(t.userID, 10) != c.Subject {
@@ -194,39 +221,4 @@ func notInToken(r rune) bool {
 
 func badToken(cause error) error {
 	return tarport.Errorf(tarport.Unauthorized, "the access token is not valid (any more)").Because(cause)
-}
-
-// stateAge is how old a user's state may be: a deleted or disabled user and a
-// changed password end every access token within it, on every replica.
-const stateAge = 5 * time.Second
-
-// userState is what access tokens need to know of their owner.
-type userState struct {
-	live   bool // exists and is not disabled
-	name   string
-	admin  bool
-	epoch  int64
-	readAt time.Time
-}
-
-func (s *Service) state(ctx context.Context, id int64, now time.Time) (userState, error) {
-	if st, ok := s.states.get(id); ok && now.Sub(st.readAt) < stateAge {
-		return st, nil
-	}
-	v, err, _ := s.reads.Do(strconv.FormatInt(id, 10), func() (any, error) {
-		st := userState{readAt: s.now()} // before the reading, or it would count as newer than it is
-		u, err := s.db.UserByID(context.WithoutCancel(ctx), id)
-		switch {
-		case err == nil:
-			st.live, st.name, st.admin, st.epoch = !u.Disabled, u.Name, u.Admin, u.TokenEpoch
-		case tarport.ErrorCode(err) != tarport.NotFound:
-			return nil, err
-		}
-		s.states.put(id, st)
-		return st, nil
-	})
-	if err != nil {
-		return userState{}, err
-	}
-	return v.(userState), nil
 }

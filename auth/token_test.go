@@ -18,7 +18,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tarport/tarport"
-	"github.com/tarport/tarport/storage/metadata"
 )
 
 func b64(s string) string { return base64.RawURLEncoding.EncodeToString([]byte(s)) }
@@ -250,7 +249,7 @@ func (f *forger) otherClaims() map[string]string {
 func (f *forger) otherForms() map[string]string {
 	good := f.of(f.header, f.claims)
 	parts := strings.Split(good, ".")
-	refresh, err := f.w.issueRefresh(f.t.Context(), f.w.admin(f.t))
+	refresh, err := f.w.issueRefresh(f.t.Context(), identity{user: f.w.admin(f.t)}, dockerClient)
 	if err != nil {
 		f.t.Fatal(err)
 	}
@@ -365,11 +364,11 @@ func TestTokenSaysWhoAndForWhat(t *testing.T) {
 func TestTokenOfTheStrangerIsTheStranger(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	text, _, err := w.issue(t.Context(), w.admin(t), nil)
+	text, _, err := w.issue(t.Context(), identity{user: w.admin(t)}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	anonymous, _, err := w.issue(t.Context(), metadata.User{}, nil)
+	anonymous, _, err := w.issue(t.Context(), identity{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -451,7 +450,7 @@ func TestTokenThatWeWouldRefuseIsNotIssued(t *testing.T) {
 	for i := range maxScopes {
 		grants = append(grants, tarport.Grant{Repository: fmt.Sprintf("%s%d", strings.Repeat("a", 200), i), Actions: actions[:]})
 	}
-	_, _, err := w.issue(t.Context(), w.admin(t), grants)
+	_, _, err := w.issue(t.Context(), identity{user: w.admin(t)}, grants)
 	wantCode(t, "issue of a token over the limit", err, tarport.Invalid)
 }
 

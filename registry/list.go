@@ -4,9 +4,7 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
-	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -59,18 +57,12 @@ func (g *Registry) catalog(w http.ResponseWriter, rq *request) error {
 	if err != nil {
 		return err
 	}
-	p, err := g.store.Repositories(rq.Context(), n, last)
+	// A token for the catalog names no repository: what its owner may read is
+	// what counts here.
+	p, err := g.store.ReadableRepositories(rq.Context(), metadata.ViewerOf(rq.principal), n, last)
 	if err != nil {
 		return err
 	}
-	// A token for the catalog names no repository: what its owner may read is
-	// what counts here.
-	owner := rq.principal
-	owner.Scope = nil
-	kept := slices.DeleteFunc(p.Names(), func(name string) bool {
-		return g.auth.Authorize(rq.Context(), owner, tarport.Pull, name) != nil
-	})
-	p.Joined, p.Count = strings.Join(kept, `","`), len(kept)
 	return writePage(w, rq, `{"repositories":`, p, n)
 }
 

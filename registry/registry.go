@@ -18,6 +18,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
+	"time"
 
 	"github.com/distribution/distribution/v3/registry/handlers"
 
@@ -32,6 +34,9 @@ type Auth interface {
 	// Authenticate returns the stranger for a request without a credential,
 	// and an error for one whose credential is not good.
 	Authenticate(r *http.Request) (tarport.Principal, error)
+	// AuthenticateLate is Authenticate for a bearer token that was good until
+	// validUntil, a short time ago.
+	AuthenticateLate(r *http.Request) (p tarport.Principal, validUntil time.Time, err error)
 	// SetHeaders sets the challenge that belongs to the answer to err.
 	SetHeaders(w http.ResponseWriter, r *http.Request, err error, needs ...tarport.Grant)
 }
@@ -99,6 +104,9 @@ func (g *Registry) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	needs := m.needs(rq.repository)
 	p, err := g.auth.Authenticate(r)
+	if rq.route == routeUpload && parseErr == nil && tarport.ErrorCode(err) == tarport.Unauthorized {
+		p, err = g.late(rq, err)
+	}
 	if err == nil {
 		httpapi.SetUser(r.Context(), p.Name)
 		rq.principal = p
@@ -110,6 +118,9 @@ func (g *Registry) serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	if parseErr != nil { // a stranger learns nothing of names
 		return parseErr
+	}
+	if r.Method != http.MethodGet && r.Method != http.MethodHead { // what changes something says who did it
+		rq.Request = r.WithContext(rq.withPrincipal())
 	}
 	return m.serve(g, w, rq)
 }
@@ -124,6 +135,27 @@ func (g *Registry) authorize(ctx context.Context, rq *request, a tarport.Action)
 		return tarport.Errorf(tarport.Unauthorized, "authentication required: log in first")
 	}
 	return nil
+}
+
+// late lets a token that is over finish the upload session that it began: a
+// client gets a token for a push, and the push of a large layer can last longer
+// than it. The session must be the principal's own and from when the token was
+// good. What the principal may do is asked after this as ever.
+func (g *Registry) late(rq *request, refused error) (tarport.Principal, error) {
+	p, validUntil, err := g.auth.AuthenticateLate(rq.Request)
+	if err != nil || p.Anonymous() || !isUploadID(rq.last) {
+		return tarport.Principal{}, refused
+	}
+	u, err := g.store.UploadStatus(tarport.WithPrincipal(rq.Context(), p), rq.repository, rq.last)
+	if err != nil || !u.StartedAt().Before(validUntil) {
+		return tarport.Principal{}, refused
+	}
+	return p, nil
+}
+
+// isUploadID tells whether s is of the form of rand.Text.
+func isUploadID(s string) bool {
+	return len(s) == 26 && strings.Trim(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
 }
 
 // needs is what a token for the method must grant, in the words of the token

@@ -10,6 +10,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/storage"
 )
 
 // startUpload serves POST: a mount, a whole blob in one request, or the
@@ -74,7 +75,7 @@ func (g *Registry) wholeUpload(w http.ResponseWriter, rq *request, want string) 
 	if err != nil {
 		return err
 	}
-	ctx := rq.withPrincipal()
+	ctx := storage.WithBody(rq.withPrincipal(), storage.Body{Length: rq.ContentLength, Digest: dgst, Last: true})
 	u, err := g.store.NewUpload(ctx, rq.repository)
 	if err != nil {
 		return err
@@ -103,17 +104,20 @@ var contentRange = regexp.MustCompile(`^([0-9]{1,18})-([0-9]{1,18})$`)
 // writeUpload serves PATCH and PUT of a session: the App does, after what it
 // does not look at was looked at.
 func (g *Registry) writeUpload(w http.ResponseWriter, rq *request) error {
+	body := storage.Body{Length: rq.ContentLength}
 	if rq.Method == http.MethodPut {
-		if _, err := tarport.ParseDigest(rq.URL.Query().Get("digest")); err != nil {
+		var err error
+		if body.Digest, err = tarport.ParseDigest(rq.URL.Query().Get("digest")); err != nil {
 			return err
 		}
+		body.Last = true
 	}
 	if cr := rq.Header.Get("Content-Range"); cr != "" {
 		if err := g.checkRange(rq, cr); err != nil {
 			return err
 		}
 	}
-	r := rq.WithContext(rq.Context())
+	r := rq.WithContext(storage.WithBody(rq.Context(), body))
 	r.Header = rq.Header.Clone()
 	// Whatever the client calls it (curl says it is a form), it is bytes.
 	r.Header.Set("Content-Type", "application/octet-stream")

@@ -20,6 +20,7 @@ import (
 // nothing but their file until Commit.
 type Batch struct {
 	s      *Store
+	room   ration
 	mu     sync.Mutex
 	staged map[*StagedBlob]struct{}
 	closed bool
@@ -32,6 +33,8 @@ type StagedBlob struct {
 	file stagedFile
 	hash hash.Hash
 	size int64
+	over int64              // of size: what came without room in the namespace
+	held int64              // of the batch's room
 	desc ocispec.Descriptor // once finished
 }
 
@@ -61,8 +64,18 @@ type CommitResult struct {
 
 // NewBatch begins a batch.
 func (s *Store) NewBatch(context.Context) (*Batch, error) {
-	return &Batch{s: s, staged: map[*StagedBlob]struct{}{}}, nil
+	if err := s.disk.fits(0); err != nil {
+		return nil, err
+	}
+	return &Batch{s: s, room: ration{s: s, id: rand.Text()}, staged: map[*StagedBlob]struct{}{}}, nil
 }
+
+// Charge names the namespace that all of the batch goes to, before its first
+// blob is begun: what does not fit into its quota is then refused as it comes,
+// and not at the commit only. How large an archive is says too little for less:
+// it is packed or unpacked on the way, and layers that the namespace has cost
+// nothing.
+func (b *Batch) Charge(namespace string) { b.room.namespace = namespace }
 
 // Create begins a blob. Several can be written at once.
 func (b *Batch) Create(ctx context.Context) (*StagedBlob, error) {
@@ -85,7 +98,14 @@ func (b *Batch) Create(ctx context.Context) (*StagedBlob, error) {
 
 var errBatchClosed = errors.New("the batch is closed")
 
+// Write adds to the blob. DENIED where the namespace has no room for it.
 func (w *StagedBlob) Write(p []byte) (int, error) {
+	over, err := w.b.room.take(context.Background(), w.size, int64(len(p)))
+	w.over += over
+	w.held += int64(len(p)) - over
+	if err != nil {
+		return 0, err
+	}
 	n, err := w.file.Write(p)
 	_, _ = w.hash.Write(p[:n])
 	w.size += int64(n)
@@ -99,7 +119,8 @@ func (w *StagedBlob) Finish() (ocispec.Descriptor, error) {
 		return w.desc, storageFull(fmt.Errorf("make a blob durable: %w", err))
 	}
 	w.desc = ocispec.Descriptor{MediaType: "application/octet-stream", Digest: digest.NewDigest(digest.SHA256, w.hash), Size: w.size}
-	return w.desc, nil
+	w.held, err = w.b.room.finish(context.Background(), w.desc.Digest, w.size, w.over)
+	return w.desc, err
 }
 
 // Discard drops the blob, finished or not.
@@ -109,6 +130,7 @@ func (w *StagedBlob) Discard() {
 	if _, ok := w.b.staged[w]; ok {
 		_ = w.drop() // a file that stays is swept later
 		delete(w.b.staged, w)
+		w.b.room.give(w.held)
 	}
 }
 
@@ -129,7 +151,7 @@ func (b *Batch) Close() error {
 		errs = append(errs, w.drop())
 	}
 	clear(b.staged)
-	return errors.Join(errs...)
+	return errors.Join(append(errs, b.room.release(context.Background()))...)
 }
 
 // Commit puts the blobs that the manifests name into place and then makes all
@@ -145,11 +167,12 @@ func (b *Batch) Commit(ctx context.Context, puts []ManifestPut) (CommitResult, e
 	}
 	placed, existed, err := b.place(ctx, puts)
 	if err == nil {
-		err = b.s.db.PutManifests(context.WithoutCancel(ctx), rows)
+		err = b.s.db.PutBatch(context.WithoutCancel(ctx), b.room.id, rows)
 	}
 	if err != nil {
 		return CommitResult{}, errors.Join(err, b.s.discard(ctx, placed))
 	}
+	b.room.spent()
 	for _, p := range puts {
 		b.s.changedRepository(p.Repository)
 	}

@@ -98,8 +98,12 @@ func (s *Store) lease() time.Time       { return s.o.Now().Add(2 * s.o.Grace) }
 func (s *Store) renewBefore() time.Time { return s.o.Now().Add(s.o.Grace) }
 
 // MountBlob links a blob of the repository from in the repository to.
-// BLOB_UNKNOWN where from has none, also where its file is damaged.
+// BLOB_UNKNOWN where from has none, also where its file is damaged; DENIED where
+// the namespace has no room for it.
 func (s *Store) MountBlob(ctx context.Context, from, to string, dgst digest.Digest) (metadata.Blob, error) {
+	if err := s.disk.fits(0); err != nil {
+		return metadata.Blob{}, err
+	}
 	if _, err := s.Blob(ctx, from, dgst); err != nil {
 		return metadata.Blob{}, err
 	}

@@ -77,7 +77,7 @@ func (n *namespace) Enumerate(ctx context.Context, ingester func(string) error) 
 // Remove takes a repository away with all that is in it; its blobs go when
 // nobody needs them.
 func (n *namespace) Remove(ctx context.Context, name reference.Named) error {
-	err := n.s.DeleteRepository(ctx, name.Name(), tarport.PrincipalFrom(ctx).Name)
+	err := n.s.DeleteRepository(ctx, name.Name())
 	if tarport.ErrorCode(err) == tarport.NameUnknown {
 		return distribution.ErrRepositoryUnknown{Name: name.Name()}
 	}
@@ -192,7 +192,7 @@ func (b *blobStore) Create(ctx context.Context, options ...distribution.BlobCrea
 		if err == nil {
 			return nil, distribution.ErrBlobMounted{From: o.Mount.From, Descriptor: desc}
 		}
-		if tarport.ErrorCode(err) == tarport.Internal && !errors.Is(err, distribution.ErrBlobUnknown) {
+		if !errors.Is(err, distribution.ErrBlobUnknown) { // over the quota, or our own fault
 			return nil, err
 		}
 	}

@@ -28,6 +28,9 @@ func (s *Store) Manifest(ctx context.Context, repository string, ref tarport.Ref
 // the digest that the client named; "" for the sha256. DIGEST_INVALID where the
 // bytes have another one.
 func (s *Store) PutManifest(ctx context.Context, p ManifestPut, dgst digest.Digest) (metadata.Manifest, error) {
+	if err := s.disk.fits(0); err != nil {
+		return metadata.Manifest{}, err
+	}
 	row, err := s.manifestRow(&p)
 	if err != nil {
 		return row.Manifest, err
@@ -60,12 +63,6 @@ func (s *Store) DeleteManifest(ctx context.Context, repository string, dgst dige
 	return s.db.DeleteManifest(ctx, repository, dgst, by, s.lease())
 }
 
-// DeleteRepository takes a repository away with all that is in it.
-func (s *Store) DeleteRepository(ctx context.Context, repository, by string) error {
-	defer s.changedRepository(repository)
-	return s.db.DeleteRepository(ctx, repository, by, s.lease())
-}
-
 // DeleteTag takes a tag away; its manifest stays.
 func (s *Store) DeleteTag(ctx context.Context, repository, tag, by string) error {
 	defer s.changedRepository(repository)
@@ -75,6 +72,9 @@ func (s *Store) DeleteTag(ctx context.Context, repository, tag, by string) error
 // Tag lets a tag point to a manifest of the same repository.
 func (s *Store) Tag(ctx context.Context, repository, tag string, dgst digest.Digest, by, via string) error {
 	if err := tarport.CheckTag(tag); err != nil {
+		return err
+	}
+	if err := s.disk.fits(0); err != nil {
 		return err
 	}
 	defer s.changedRepository(repository)
@@ -104,6 +104,30 @@ func (s *Store) Repositories(ctx context.Context, n int, last string) (metadata.
 	return cached(s.cache, cacheKey{cacheCatalog, catalog, pageKey(n, last)}, func() (metadata.Page, error) {
 		return s.db.Repositories(ctx, n, last)
 	}, pageSize)
+}
+
+// ReadableRepositories is Repositories with only what the viewer may read.
+func (s *Store) ReadableRepositories(ctx context.Context, v metadata.Viewer, n int, last string) (metadata.Page, error) {
+	if v.All && v.Namespace == "" {
+		return s.Repositories(ctx, n, last)
+	}
+	return s.db.ReadableRepositories(ctx, v, n, last)
+}
+
+// DeleteRepository deletes a repository with all that is in it; NAME_UNKNOWN
+// where there is none.
+func (s *Store) DeleteRepository(ctx context.Context, name string) error {
+	defer s.changedRepository(name)
+	return s.db.DeleteRepository(ctx, name, s.lease())
+}
+
+// DeleteNamespace deletes a namespace; see metadata.DB.DeleteNamespace.
+func (s *Store) DeleteNamespace(ctx context.Context, name string, force bool) (metadata.Contents, error) {
+	gone, err := s.db.DeleteNamespace(ctx, name, force, s.lease())
+	for _, repository := range gone.Repositories {
+		s.changedRepository(repository)
+	}
+	return gone, err
 }
 
 func pageKey(n int, last string) string { return strconv.Itoa(n) + " " + last }

@@ -216,9 +216,9 @@ func TestRepositoriesAreListedWhileTheyHoldAManifest(t *testing.T) {
 		want("a/b", "b/b")
 		check(t, "DeleteManifest", s.DeleteManifest(t.Context(), "b/b", img.digest(), "bob"))
 		want("a/b")
-		check(t, "DeleteRepository", s.DeleteRepository(t.Context(), "a/b", "bob"))
+		check(t, "DeleteRepository", s.DeleteRepository(t.Context(), "a/b"))
 		want()
-		wantCode(t, "DeleteRepository again", s.DeleteRepository(t.Context(), "a/b", "bob"), tarport.NameUnknown)
+		wantCode(t, "DeleteRepository again", s.DeleteRepository(t.Context(), "a/b"), tarport.NameUnknown)
 		s.wantNoBlob(t, "a/b", img.config.Digest)
 	})
 }

@@ -49,6 +49,13 @@ type Options struct {
 	// AllowMissing takes image manifests whose config or layers are not here
 	// (sparse images). Entries of an index may be missing in any case.
 	AllowMissing bool
+	// MinFree is how many bytes the disks of Root and DataDir keep free: below
+	// that nothing more is taken. 0 is no floor. DataDir is where the database
+	// lies; "" where it is not on a disk of ours.
+	MinFree int64
+	DataDir string
+	// EventAge is how long the audit keeps its events; a year where 0.
+	EventAge time.Duration
 
 	Log *slog.Logger     // slog.Default where nil
 	Now func() time.Time // time.Now where nil
@@ -59,6 +66,7 @@ type Store struct {
 	db    *metadata.DB
 	files files
 	cache *cache
+	disk  *disk
 	o     Options
 	began time.Time
 }
@@ -72,6 +80,7 @@ func New(o Options) (*Store, error) {
 	o.Grace = orDefault(o.Grace, 24*time.Hour)
 	o.UploadExpiry = orDefault(o.UploadExpiry, 24*time.Hour)
 	o.MaxUploads = orDefault(o.MaxUploads, 100)
+	o.EventAge = orDefault(o.EventAge, 365*24*time.Hour)
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
@@ -90,6 +99,12 @@ func New(o Options) (*Store, error) {
 	}
 	if s.db.Exclusive() {
 		s.cache = newCache()
+	}
+	s.disk = &disk{minFree: o.MinFree, now: o.Now, free: freeBytes}
+	for _, p := range []string{o.Root, o.DataDir} {
+		if p != "" {
+			s.disk.paths = append(s.disk.paths, p)
+		}
 	}
 	return s, nil
 }
@@ -119,6 +134,7 @@ func (s *Store) Run(ctx context.Context) error {
 		const coarse = 100 * time.Millisecond // file times lag behind the clock
 		s.sweepLogged(ctx, s.o.Now().Sub(s.began)+coarse)
 	}
+	s.pruneLogged(ctx)
 	t := time.NewTicker(min(s.o.UploadExpiry/4, 10*time.Minute))
 	defer t.Stop()
 	for {
@@ -127,6 +143,21 @@ func (s *Store) Run(ctx context.Context) error {
 			return nil
 		case <-t.C:
 			s.sweepLogged(ctx, s.o.UploadExpiry)
+			s.pruneLogged(ctx)
+		}
+	}
+}
+
+// pruneLogged forgets the events that are old enough.
+func (s *Store) pruneLogged(ctx context.Context) {
+	const batch = 1000
+	for ctx.Err() == nil {
+		n, err := s.db.PruneEvents(ctx, s.o.Now().Add(-s.o.EventAge), batch)
+		if err != nil && ctx.Err() == nil {
+			s.o.Log.LogAttrs(ctx, slog.LevelError, "old events were not removed", slog.Any("err", err))
+		}
+		if err != nil || n < batch {
+			return
 		}
 	}
 }
@@ -165,6 +196,9 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration) (removed int, err 
 		}
 		last = ids[batch-1]
 	}
+	if err := s.sweepBatches(ctx, age); err != nil {
+		return removed, err
+	}
 	before := s.o.Now().Add(-age)
 	err = s.files.walkStaged(ctx, func(id string, modified time.Time) error {
 		if modified.After(before) {
@@ -180,6 +214,16 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration) (removed int, err 
 		err = nil
 	}
 	return removed, err
+}
+
+// sweepBatches gives back what archives had reserved that a crash ended. Of age
+// 0 all are meant: nobody reads one yet.
+func (s *Store) sweepBatches(ctx context.Context, age time.Duration) error {
+	expired := s.o.Now()
+	if age == 0 {
+		expired = s.expiry()
+	}
+	return s.db.ReleaseBatches(ctx, expired)
 }
 
 func (s *Store) sweepUpload(ctx context.Context, id string) (gone bool, err error) {

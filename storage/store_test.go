@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"os"
@@ -87,12 +88,25 @@ func openStore(tb testing.TB, s *testStore) *testStore {
 			tb.Errorf("close the database: %v", err)
 		}
 	})
+	addUsers(tb, db)
 	opened := *s
 	opened.Store, err = New(Options{DB: db, Root: s.root, Driver: s.driver, Now: s.clock.now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		tb.Fatalf("New: %v", err)
 	}
 	return &opened
+}
+
+// addUsers makes the users 1 to 9, who may push: what a client may do is read
+// again in the transaction that makes its content visible.
+func addUsers(tb testing.TB, db *metadata.DB) {
+	tb.Helper()
+	for i := range 9 {
+		name := fmt.Sprintf("user%d", i+1)
+		if _, err := db.CreateUser(tb.Context(), metadata.User{Name: name, PasswordHash: "-", Admin: true}); err != nil && tarport.ErrorCode(err) != tarport.Conflict {
+			tb.Fatalf("CreateUser: %v", err)
+		}
+	}
 }
 
 // restarted is the store as the next process sees it.

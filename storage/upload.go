@@ -29,9 +29,14 @@ type Upload struct {
 	file   stagedFile // nil until something is written
 	hash   hash.Hash
 	size   int64
+	body   Body
+	begun  bool   // expect was called
 	over   bool   // let go of, finished or cancelled
 	broken bool   // file and hash may differ: the session cannot go on
 	stop   func() // ends the renewing of the hold; nil where there is none
+
+	allowed  int64 // bytes that may come before room is asked for again
+	reserved int64 // by this request, beyond row.Size
 }
 
 var _ distribution.BlobWriter = (*Upload)(nil)
@@ -50,6 +55,9 @@ func (s *Store) expiry() time.Time { return s.o.Now().Add(s.o.UploadExpiry) }
 // NewUpload begins an upload session in a repository. TOOMANYREQUESTS where
 // the user has too many open.
 func (s *Store) NewUpload(ctx context.Context, repository string) (*Upload, error) {
+	if err := s.disk.fits(0); err != nil {
+		return nil, err
+	}
 	p := tarport.PrincipalFrom(ctx)
 	n, err := s.db.CountUploads(ctx, p.UserID)
 	if err != nil {
@@ -59,7 +67,7 @@ func (s *Store) NewUpload(ctx context.Context, repository string) (*Upload, erro
 		return nil, tarport.Errorf(tarport.TooManyRequests, "you have %d uploads open, at most %d are allowed: finish or cancel some", n, s.o.MaxUploads)
 	}
 	now := s.o.Now()
-	u := &Upload{s: s, row: metadata.Upload{ID: rand.Text(), Repository: repository, Principal: p.UserID, StartedAt: now}}
+	u := &Upload{s: s, body: bodyFrom(ctx), row: metadata.Upload{ID: rand.Text(), Repository: repository, Principal: p.UserID, StartedAt: now}}
 	return u, s.db.CreateUpload(ctx, u.row, s.expiry())
 }
 
@@ -70,7 +78,7 @@ func (s *Store) ResumeUpload(ctx context.Context, repository, id string) (*Uploa
 	if _, err := s.uploadRow(ctx, repository, id); err != nil { // before anything is changed
 		return nil, err
 	}
-	u := &Upload{s: s, row: metadata.Upload{ID: id, Repository: repository}}
+	u := &Upload{s: s, body: bodyFrom(ctx), row: metadata.Upload{ID: id, Repository: repository}}
 	return u, u.hold(ctx)
 }
 
@@ -146,6 +154,12 @@ func (u *Upload) open(ctx context.Context) error {
 			return err
 		}
 	}
+	if !u.begun {
+		if err := u.expect(ctx); err != nil {
+			return err
+		}
+		u.begun = true
+	}
 	var err error
 	u.file, err = u.s.files.stage(ctx, u.row.ID, u.size)
 	if errors.Is(err, fs.ErrNotExist) { // the power failed, or somebody removed it
@@ -159,9 +173,14 @@ func (u *Upload) open(ctx context.Context) error {
 
 var errUploadUsed = errors.New("the upload is closed")
 
-// Write adds to the session.
+// Write adds to the session. DENIED where the namespace has no room for it:
+// then the session ends. INSUFFICIENT_STORAGE where the disk is nearly full.
 func (u *Upload) Write(p []byte) (int, error) {
-	if err := u.open(context.Background()); err != nil {
+	ctx := context.Background()
+	if err := u.open(ctx); err != nil {
+		return 0, err
+	}
+	if err := u.take(ctx, int64(len(p))); err != nil {
 		return 0, err
 	}
 	n, err := u.file.Write(p)
@@ -171,18 +190,22 @@ func (u *Upload) Write(p []byte) (int, error) {
 }
 
 // ReadFrom adds all of r. What came before an error of r counts, and the
-// session can be resumed behind it.
+// session can be resumed behind it. For room it is as with Write.
 func (u *Upload) ReadFrom(r io.Reader) (int64, error) {
-	if err := u.open(context.Background()); err != nil {
+	ctx := context.Background()
+	if err := u.open(ctx); err != nil {
 		return 0, err
 	}
-	src := &sourceErr{r: r}
+	src := &sourceErr{r: &metered{ctx, u, r}}
 	n, err := copyTo(u.file, u.hash, src)
 	if err != nil && !errors.Is(err, src.err) { // the file's: it and the hash may differ now
 		u.broken = true
 		return 0, storageFull(fmt.Errorf("write an upload: %w", err))
 	}
 	u.size += n
+	if err == nil {
+		err = u.checkpoint(ctx)
+	}
 	return n, err
 }
 
@@ -219,11 +242,16 @@ func (u *Upload) Close() error {
 		err = u.file.Close()
 		u.file = nil
 	}
-	if u.size == u.row.Size {
-		return errors.Join(err, u.s.db.ReleaseUpload(context.Background(), u.row.ID, u.holder))
+	ctx := context.Background()
+	if u.size == u.row.Size && u.reserved == 0 {
+		return errors.Join(err, u.s.db.ReleaseUpload(ctx, u.row.ID, u.holder))
 	}
 	state, herr := hashState(u.hash)
-	return errors.Join(err, herr, u.s.db.SaveUpload(context.Background(), u.row.ID, u.holder, u.size, state, u.s.expiry()))
+	return errors.Join(err, herr, u.s.db.SaveUpload(ctx, u.row.ID, u.holder, u.progress(state)))
+}
+
+func (u *Upload) progress(state []byte) metadata.UploadProgress {
+	return metadata.UploadProgress{Size: u.size, Hash: state, Expires: u.s.expiry()}
 }
 
 func (u *Upload) end() {

@@ -58,7 +58,7 @@ func newRootCmd(a *app) *cobra.Command {
 	cmd.SetOut(a.out)
 	cmd.SetErr(a.err)
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	cmd.AddCommand(newServeCmd(a), newConfigCmd(a), newHealthcheckCmd(a), newVersionCmd(a))
+	cmd.AddCommand(newServeCmd(a), newConfigCmd(a), newHealthcheckCmd(a), newQuotaCmd(a), newVersionCmd(a))
 	return cmd
 }
 

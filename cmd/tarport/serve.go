@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"os/signal"
+	"path/filepath"
 	"runtime/debug"
 	"strings"
 	"syscall"
@@ -28,6 +29,7 @@ import (
 	"github.com/tarport/tarport/cmd/tarport/internal/config"
 	"github.com/tarport/tarport/cmd/tarport/internal/server"
 	"github.com/tarport/tarport/extensions/archive"
+	"github.com/tarport/tarport/extensions/namespaces"
 	"github.com/tarport/tarport/internal/httpapi"
 	"github.com/tarport/tarport/registry"
 	"github.com/tarport/tarport/storage"
@@ -78,6 +80,7 @@ type stores struct {
 	db      *metadata.DB
 	content *storage.Store
 	closers []func() error
+	runners []func(context.Context) error // what works in the background until the server ends
 }
 
 // openStores opens the data directory, the database and the blobs.
@@ -96,7 +99,7 @@ func openStores(ctx context.Context, c *config.Config, log *slog.Logger) (s *sto
 	if s.secret, err = data.secret(c.Tarport.Secret); err != nil {
 		return s, err
 	}
-	if s.db, err = metadata.Open(ctx, metadata.Options{DSN: c.Tarport.Database.DSN}); err != nil {
+	if s.db, err = metadata.Open(ctx, metadata.Options{DSN: c.Tarport.Database.DSN, Namespaces: namespacePolicy(c)}); err != nil {
 		return s, err
 	}
 	s.closers = append(s.closers, s.db.Close)
@@ -106,6 +109,11 @@ func openStores(ctx context.Context, c *config.Config, log *slog.Logger) (s *sto
 		UploadExpiry: c.Tarport.Uploads.Expire.Std(),
 		MaxUploads:   c.Tarport.Uploads.Max,
 		AllowMissing: c.Tarport.Manifests.Sparse,
+		MinFree:      int64(c.Tarport.Storage.MinFree),
+		EventAge:     c.Tarport.Audit.Retention.Std(),
+	}
+	if c.SQLite() {
+		o.DataDir = filepath.Dir(c.Tarport.Database.DSN)
 	}
 	switch driver, params := c.Driver(); driver {
 	case "filesystem":
@@ -117,6 +125,11 @@ func openStores(ctx context.Context, c *config.Config, log *slog.Logger) (s *sto
 	}
 	s.content, err = storage.New(o)
 	return s, err
+}
+
+func namespacePolicy(c *config.Config) metadata.NamespacePolicy {
+	n := c.Tarport.Namespaces
+	return metadata.NamespacePolicy{NoAutoCreate: !n.AutoCreate, AdminsOnly: n.CreateBy == config.CreateByAdmins, Personal: n.Personal}
 }
 
 // Close closes what was opened, the last first.
@@ -154,14 +167,19 @@ func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
 	debug.FreeOSMemory() // what the start took, a password's hash above all, is not needed again
 	s.logStart(c, o)
 	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.content.Run(gctx) })
+	for _, run := range append(s.runners, s.content.Run) {
+		g.Go(func() error { return run(gctx) })
+	}
 	g.Go(func() error { return server.New(gctx, o).Run(gctx) })
 	return g.Wait()
 }
 
 // routes joins the pieces to what is served.
 func (s *stores) routes(ctx context.Context, a *app, c *config.Config) (http.Handler, error) {
-	who, err := auth.New(ctx, auth.Options{DB: s.db, Secret: s.secret, PublicURL: c.Tarport.PublicURL, Origin: origin})
+	who, err := auth.New(ctx, auth.Options{
+		DB: s.db, Secret: s.secret, PublicURL: c.Tarport.PublicURL, Origin: origin,
+		KeyLife: c.Tarport.Tokens.KeyRotation.Std(), Log: s.log,
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -195,20 +213,13 @@ func (s *stores) routes(ctx context.Context, a *app, c *config.Config) (http.Han
 	api := others.PathPrefix("/api/v1").Subrouter()
 	api.Use(loggedIn(who))
 	archive.NewHandler(archives).Routes(api)
+	access, err := namespaces.New(namespaces.Options{DB: s.db, Auth: who, Content: s.content})
+	if err != nil {
+		return nil, err
+	}
+	namespaces.NewHandler(access).Routes(api)
+	s.runners = append(s.runners, who.Run)
 	return split("/v2", reg, others), nil
-}
-
-// newRouter is a router that takes a path as it is written, and answers as the
-// API does where it has no route.
-func newRouter() *mux.Router {
-	r := mux.NewRouter().SkipClean(true)
-	r.NotFoundHandler = httpapi.Handle(func(http.ResponseWriter, *http.Request) error {
-		return tarport.Errorf(tarport.NotFound, "there is nothing here")
-	})
-	r.MethodNotAllowedHandler = httpapi.Handle(func(_ http.ResponseWriter, r *http.Request) error {
-		return tarport.Errorf(tarport.Unsupported, "%s is not possible here", r.Method)
-	})
-	return r
 }
 
 // loggedIn lets in who shows a good credential, and says behind it who that is.

@@ -131,6 +131,9 @@ func (l *loading) run(ctx context.Context, q LoadRequest) (_ *Result, err error)
 	defer func() {
 		err = errors.Join(err, l.batch.Close())
 	}()
+	if b, ok := l.batch.(charger); ok {
+		b.Charge(q.Namespace)
+	}
 	if err := l.read(ctx, q); err != nil {
 		return nil, err
 	}

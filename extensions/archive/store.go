@@ -29,6 +29,12 @@ type Batch interface {
 	Close() error
 }
 
+// charger is a Batch that can refuse what is over a namespace's quota before
+// the commit. See storage.Batch.
+type charger interface {
+	Charge(namespace string)
+}
+
 // StagedBlob is a blob that is being written. See storage.StagedBlob.
 type StagedBlob interface {
 	io.Writer

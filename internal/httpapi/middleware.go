@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"time"
 
@@ -20,14 +21,19 @@ type Options struct {
 	Observe   func(method string, status int, d time.Duration) // may be nil
 }
 
-// Middleware gives each request an id, writes its line in the log, and
+// Middleware gives each request an id, says in its context (tarport.Call) where
+// it came from, writes its line in the log, and
 // answers 500 where a handler panics.
 func Middleware(o Options) func(http.Handler) http.Handler {
 	return func(next http.Handler) http.Handler {
 		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			rq := &request{id: rand.Text(), log: o.Log}
 			rec := &recorder{ResponseWriter: w, request: rq}
-			r = r.WithContext(context.WithValue(r.Context(), requestKey{}, rq))
+			call := tarport.Call{RequestID: rq.id}
+			if a, err := netip.ParseAddrPort(r.RemoteAddr); err == nil { // a Unix socket has none
+				call.Address = a.Addr()
+			}
+			r = r.WithContext(tarport.WithCall(context.WithValue(r.Context(), requestKey{}, rq), call))
 			w.Header()["X-Request-Id"] = []string{rq.id}
 			began := time.Now()
 			defer func() {

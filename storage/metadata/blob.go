@@ -36,10 +36,16 @@ const (
 	selectBlobs = `SELECT digest FROM blobs WHERE digest > $1 AND state = 'live' ORDER BY digest LIMIT $2`
 	upsertBlob  = `INSERT INTO blobs (digest, size, leased_until, created_at) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (digest) DO UPDATE SET leased_until = excluded.leased_until WHERE blobs.state = 'live' AND blobs.size = excluded.size`
-	renewLease    = `UPDATE blobs SET leased_until = $2 WHERE digest = $1 AND state = 'live' AND leased_until < $2`
-	touchBlob     = `UPDATE blobs SET leased_until = $2 WHERE digest = $1 AND state = 'live'`
-	insertLink    = `INSERT INTO blob_links (repository_id, digest, linked_at) VALUES ($1, $2, $3) ON CONFLICT (repository_id, digest) DO NOTHING`
-	deleteLink    = `DELETE FROM blob_links WHERE repository_id = $1 AND digest = $2`
+	renewLease = `UPDATE blobs SET leased_until = $2 WHERE digest = $1 AND state = 'live' AND leased_until < $2`
+	touchBlob  = `UPDATE blobs SET leased_until = $2 WHERE digest = $1 AND state = 'live'`
+	// Gives a row where there is a counted link now and was none before.
+	insertLink = `INSERT INTO blob_links (repository_id, digest, linked_at, namespace_id)
+		VALUES ($1, $2, $3, COALESCE((SELECT namespace_id FROM repositories WHERE id = $1), 0))
+		ON CONFLICT (repository_id, digest) DO UPDATE SET counted = TRUE WHERE NOT blob_links.counted RETURNING namespace_id`
+	deleteLink = `DELETE FROM blob_links WHERE repository_id = $1 AND digest = $2
+		RETURNING namespace_id, counted, digest, (SELECT size FROM blobs b WHERE b.digest = blob_links.digest)`
+	unlinkRepository = `DELETE FROM blob_links WHERE repository_id = $1
+		RETURNING namespace_id, counted, digest, (SELECT size FROM blobs b WHERE b.digest = blob_links.digest)`
 	selectSources = `SELECT r.name FROM blob_links l JOIN blobs b ON b.digest = l.digest AND b.state = 'live'
 		JOIN repositories r ON r.id = l.repository_id WHERE l.digest = $1 ORDER BY r.name LIMIT $2`
 	referencedIn = `SELECT r.manifest FROM manifest_references r WHERE r.repository_id = $1 AND r.digest = $2 LIMIT 1`
@@ -53,8 +59,9 @@ const (
 	markUnused = `UPDATE blobs SET state = 'going' WHERE digest = $1 AND state = 'live' AND leased_until = $2
 		AND NOT EXISTS (SELECT 1 FROM manifest_references r WHERE r.digest = blobs.digest)
 		AND NOT EXISTS (SELECT 1 FROM blob_links l WHERE l.digest = blobs.digest)`
-	unlinkEverywhere = `DELETE FROM blob_links WHERE digest = $1`
-	deleteBlob       = `DELETE FROM blobs WHERE digest = $1 AND state = 'going'`
+	unlinkEverywhere = `DELETE FROM blob_links WHERE digest = $1
+		RETURNING namespace_id, counted, digest, (SELECT size FROM blobs b WHERE b.digest = blob_links.digest)`
+	deleteBlob = `DELETE FROM blobs WHERE digest = $1 AND state = 'going'`
 )
 
 // ErrGoing is returned where a blob's row is marked by the collector: to the
@@ -118,12 +125,8 @@ func (db *DB) PutBlob(ctx context.Context, p BlobPut) error {
 	}
 	err := db.update(ctx, d, func(ctx context.Context, tx *Tx) error {
 		if p.Upload != "" {
-			n, err := tx.exec(ctx, deleteUpload, p.Upload, db.inRow(p.Holder))
-			if err != nil {
+			if err := tx.dropUpload(ctx, p.Upload, p.Holder); err != nil {
 				return err
-			}
-			if n == 0 {
-				return errUploadLost
 			}
 		}
 		n, err := tx.exec(ctx, upsertBlob, p.Digest.String(), p.Size, p.Lease.UnixMicro(), tx.now)
@@ -140,8 +143,7 @@ func (db *DB) PutBlob(ctx context.Context, p BlobPut) error {
 		if err != nil {
 			return err
 		}
-		_, err = tx.exec(ctx, insertLink, id, p.Digest.String(), tx.now)
-		return err
+		return tx.linkBlob(ctx, id, p.Digest, p.Size)
 	})
 	if err != nil {
 		return fmt.Errorf("record blob %s: %w", p.Digest, err)
@@ -174,8 +176,11 @@ func (db *DB) MountBlob(ctx context.Context, from, to string, dgst digest.Digest
 		if err != nil {
 			return err
 		}
-		_, err = tx.exec(ctx, insertLink, id, dgst.String(), tx.now)
-		return err
+		if err := tx.linkBlob(ctx, id, dgst, b.Size); err != nil {
+			return err
+		}
+		return tx.event(ctx, Event{Action: EventBlobMount, Namespace: tarport.Namespace(to), Repository: to, Target: dgst.String(),
+			Detail: map[string]any{"from": from}})
 	})
 	if err != nil {
 		return Blob{}, fmt.Errorf("mount blob %s: %w", dgst, err)
@@ -211,12 +216,43 @@ func (db *DB) UnlinkBlob(ctx context.Context, repository string, dgst digest.Dig
 		if used {
 			return tarport.Errorf(tarport.Conflict, "the blob %s is needed by the manifest %s: delete that first", dgst, manifest)
 		}
-		n, err := tx.exec(ctx, deleteLink, id, dgst.String())
+		n, err := tx.unlink(ctx, deleteLink, id, dgst.String())
 		if err == nil && n == 0 {
 			return unknown
 		}
-		return err
+		if err != nil {
+			return err
+		}
+		return tx.event(ctx, Event{Action: EventBlobDelete, Namespace: tarport.Namespace(repository), Repository: repository, Target: dgst.String()})
 	})
+}
+
+// linkBlob is the one place where a repository gets a blob.
+func (tx *Tx) linkBlob(ctx context.Context, repo int64, dgst digest.Digest, size int64) error {
+	var ns int64
+	made, err := tx.row(ctx, insertLink, []any{repo, dgst.String(), tx.now}, &ns)
+	if made {
+		tx.noteLink(ns, dgst.String(), size, 1)
+	}
+	return err
+}
+
+// unlink runs a query that takes links away, and returns how many.
+func (tx *Tx) unlink(ctx context.Context, query string, args ...any) (n int, err error) {
+	err = tx.query(ctx, func(scan func(...any) error) error {
+		var ns, size int64
+		var dgst string
+		var counted bool
+		if err := scan(&ns, &counted, &dgst, &size); err != nil {
+			return err
+		}
+		n++
+		if counted {
+			tx.noteLink(ns, dgst, size, -1)
+		}
+		return nil
+	}, query, args...)
+	return n, err
 }
 
 // KnownLayers returns what is stored of the layer with this diffID. Only what
@@ -242,7 +278,7 @@ func (db *DB) MarkGoing(ctx context.Context, dgst digest.Digest, now time.Time) 
 		if going = n > 0; err != nil || !going {
 			return err
 		}
-		_, err = tx.exec(ctx, unlinkEverywhere, dgst.String())
+		_, err = tx.unlink(ctx, unlinkEverywhere, dgst.String())
 		return err
 	})
 	return going, err

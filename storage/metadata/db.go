@@ -28,6 +28,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -44,6 +45,8 @@ type Options struct {
 	DSN string
 	// Now is the clock; time.Now where nil.
 	Now func() time.Time
+	// Namespaces says who may create them.
+	Namespaces NamespacePolicy
 }
 
 // DB is the metadata of one registry. It may be used by many goroutines.
@@ -57,6 +60,9 @@ type DB struct {
 	locks   keyLocks // SQLite only
 	holds   holds    // SQLite only
 	stmts   sync.Map // query -> *sql.Stmt, of the read pool
+
+	policy NamespacePolicy
+	rights atomic.Uint64 // see RightsEpoch
 }
 
 // Open opens the database, creates it where it is not there, and brings its
@@ -65,7 +71,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	db := &DB{now: o.Now}
+	db := &DB{now: o.Now, policy: o.Namespaces}
 	var err error
 	if strings.HasPrefix(o.DSN, "postgres://") || strings.HasPrefix(o.DSN, "postgresql://") {
 		err = db.openPostgres(o.DSN)
@@ -160,6 +166,20 @@ func (db *DB) Ping(ctx context.Context) error {
 // database, so that what was read may be kept in memory until this process
 // changes it.
 func (db *DB) Exclusive() bool { return db.dialect == dialectSQLite }
+
+// RightsEpoch changes with every change, by this process, of who may do what:
+// what was read of it in another epoch is not believed any more.
+func (db *DB) RightsEpoch() uint64 { return db.rights.Load() }
+
+// changeRights is update for what changes who may do what.
+func (db *DB) changeRights(ctx context.Context, what string, fn func(ctx context.Context, tx *Tx) error) error {
+	err := db.update(ctx, durable, fn)
+	db.rights.Add(1) // also after an error: the answer of a commit can be lost
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}
 
 type dialect int
 

@@ -243,7 +243,7 @@ func (g *group) savepoint(ctx context.Context, j *job) error {
 	if err := g.exec(ctx, "SAVEPOINT job"); err != nil {
 		return err
 	}
-	tx := &Tx{q: g.conn, prep: g.prepare, now: g.db.now().UnixMicro()}
+	tx := &Tx{db: g.db, q: g.conn, prep: g.prepare, now: g.db.now().UnixMicro()}
 	if j.err = j.fn(context.WithoutCancel(j.ctx), tx); j.err != nil {
 		if err := g.exec(ctx, "ROLLBACK TO job"); err != nil {
 			return fmt.Errorf("%w: %w", err, j.err)

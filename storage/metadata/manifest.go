@@ -59,7 +59,7 @@ const (
 	insertManifest = `INSERT INTO manifests (repository_id, digest, media_type, artifact_type, subject, descriptor, payload, created_at, pushed_by, pushed_via)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (repository_id, digest) DO NOTHING`
 	insertReference = `INSERT INTO manifest_references (repository_id, manifest, position, kind, digest, size) VALUES ($1, $2, $3, $4, $5, $6)`
-	checkReferences = `SELECT r.kind, r.digest, r.size, COALESCE(b.size, -1), COALESCE(b.leased_until, 0), COALESCE(length(m.payload), -1)
+	checkReferences = `SELECT r.kind, r.digest, r.size, COALESCE(b.size, -1), COALESCE(b.leased_until, 0), COALESCE(length(m.payload), -1), COALESCE(l.counted, TRUE)
 		FROM manifest_references r
 		LEFT JOIN blob_links l ON l.repository_id = r.repository_id AND l.digest = r.digest
 		LEFT JOIN blobs b ON b.digest = l.digest AND b.state = 'live'
@@ -67,6 +67,15 @@ const (
 		WHERE r.repository_id = $1 AND r.manifest = $2 ORDER BY r.position`
 	renewReferences = `UPDATE blobs SET leased_until = $3 WHERE state = 'live' AND leased_until < $3
 		AND digest IN (SELECT digest FROM manifest_references WHERE repository_id = $1 AND manifest = $2)`
+	renewLink  = `UPDATE blobs SET leased_until = $2 WHERE digest = $1 AND state = 'live' AND leased_until < $2 RETURNING size`
+	countAgain = `UPDATE blob_links SET counted = TRUE WHERE repository_id = $1 AND NOT counted
+		AND digest IN (SELECT digest FROM manifest_references WHERE repository_id = $1 AND manifest = $2)
+		RETURNING namespace_id, digest, (SELECT size FROM blobs b WHERE b.digest = blob_links.digest)`
+	// The links that nothing else in the repository needs.
+	countNoMore = `UPDATE blob_links SET counted = FALSE WHERE repository_id = $1 AND counted
+		AND digest IN (SELECT digest FROM manifest_references WHERE repository_id = $1 AND manifest = $2)
+		AND NOT EXISTS (SELECT 1 FROM manifest_references o WHERE o.repository_id = $1 AND o.digest = blob_links.digest AND o.manifest <> $2)
+		RETURNING namespace_id, digest, (SELECT size FROM blobs b WHERE b.digest = blob_links.digest)`
 
 	selectManifest = `SELECT m.digest, m.media_type, m.payload FROM repositories r
 		JOIN manifests m ON m.repository_id = r.id AND m.digest = $2 WHERE r.name = $1`
@@ -77,17 +86,23 @@ const (
 		JOIN manifests m ON m.repository_id = r.id AND m.subject = $2
 		WHERE r.name = $1 AND ($3 = '' OR m.artifact_type = $3) AND m.digest > $4 ORDER BY m.digest LIMIT $5`
 
-	selectManifestsOf = `SELECT digest FROM manifests WHERE repository_id = $1 ORDER BY digest`
-	deleteRepository  = `DELETE FROM repositories WHERE id = $1`
-	deleteManifest    = `DELETE FROM manifests WHERE repository_id = $1 AND digest = $2`
+	deleteManifest = `DELETE FROM manifests WHERE repository_id = $1 AND digest = $2`
 )
 
 // PutManifests makes manifests and their tags visible, all or none, in one
-// transaction: references, tags, history, links and leases with them.
+// transaction: references, tags, history, links, leases, usage and events with
+// them. DENIED where that exceeds the namespace's quota, or an immutable tag
+// would move.
 //
 // A config or layer that the repository does not link is
 // MANIFEST_BLOB_UNKNOWN; a size that is not the blob's is MANIFEST_INVALID.
 func (db *DB) PutManifests(ctx context.Context, puts []ManifestPut) error {
+	return db.PutBatch(ctx, "", puts)
+}
+
+// PutBatch is PutManifests for what an archive brings: what ReserveBatch
+// reserved under the id is given back in the same transaction.
+func (db *DB) PutBatch(ctx context.Context, id string, puts []ManifestPut) error {
 	// Repositories in one order, so that two transactions do not wait for each
 	// other's rows.
 	ordered := slices.Clone(puts)
@@ -100,6 +115,11 @@ func (db *DB) PutManifests(ctx context.Context, puts []ManifestPut) error {
 		return 0
 	})
 	return db.update(ctx, durable, func(ctx context.Context, tx *Tx) error {
+		if id != "" {
+			if err := tx.release(ctx, deleteBatch, id); err != nil {
+				return err
+			}
+		}
 		for i := range ordered {
 			if err := tx.putManifest(ctx, &ordered[i]); err != nil {
 				return fmt.Errorf("put manifest %s: %w", ordered[i].Manifest.Digest, err)
@@ -139,30 +159,46 @@ func (tx *Tx) putManifest(ctx context.Context, p *ManifestPut) error {
 	if err := tx.checkReferences(ctx, repo, p); err != nil {
 		return err
 	}
+	changed := isNew > 0
 	for _, tag := range p.Tags {
-		if err := tx.tag(ctx, repo, tag, m.Digest, p.By, p.Via); err != nil {
+		moved, err := tx.tag(ctx, repo, tag, m.Digest, p.By, p.Via)
+		if err != nil {
 			return err
 		}
+		changed = changed || moved
 	}
-	return nil
+	if !changed {
+		return nil
+	}
+	return tx.manifestEvent(ctx, EventManifestPush, p.Repository, m.Digest, p.By, map[string]any{"tags": p.Tags, "via": p.Via})
+}
+
+// manifestEvent records what happened to a manifest; by is who did it where the
+// context names nobody.
+func (tx *Tx) manifestEvent(ctx context.Context, action, repository string, dgst digest.Digest, by string, detail map[string]any) error {
+	e := Event{Action: action, Namespace: tarport.Namespace(repository), Repository: repository, Target: dgst.String(), Detail: detail}
+	if tarport.PrincipalFrom(ctx).Name == "" {
+		e.Actor = by
+	}
+	return tx.event(ctx, e)
 }
 
 // link gives the repository the blobs that come with the manifest.
 func (tx *Tx) link(ctx context.Context, repo int64, p *ManifestPut) error {
 	for _, d := range p.Links {
-		n, err := tx.exec(ctx, renewLease, d.String(), p.Lease.UnixMicro())
+		var size, lease int64
+		renewed, err := tx.row(ctx, renewLink, []any{d.String(), p.Lease.UnixMicro()}, &size)
 		if err != nil {
 			return err
 		}
-		if n == 0 { // its lease is as long already, or it is going
-			var size, lease int64
+		if !renewed { // its lease is as long already, or it is going
 			if found, err := tx.row(ctx, selectBlob, []any{d.String()}, &size, &lease); err != nil {
 				return err
 			} else if !found {
 				return tarport.Errorf(tarport.ManifestBlobUnknown, "the blob %s is not in the registry any more, send it again", d)
 			}
 		}
-		if _, err := tx.exec(ctx, insertLink, repo, d.String(), tx.now); err != nil {
+		if err := tx.linkBlob(ctx, repo, d, size); err != nil {
 			return err
 		}
 	}
@@ -180,28 +216,47 @@ func (tx *Tx) link(ctx context.Context, repo int64, p *ManifestPut) error {
 // been marked by another replica, and the renewing passed it over: so it is
 // looked at again.
 func (tx *Tx) checkReferences(ctx context.Context, repo int64, p *ManifestPut) error {
-	renew, err := tx.compareReferences(ctx, repo, p)
+	renew, count, err := tx.compareReferences(ctx, repo, p)
+	if err == nil && count {
+		err = tx.count(ctx, countAgain, 1, repo, p.Manifest.Digest.String())
+	}
 	if err != nil || !renew {
 		return err
 	}
 	if _, err := tx.exec(ctx, renewReferences, repo, p.Manifest.Digest.String(), p.Lease.UnixMicro()); err != nil {
 		return err
 	}
-	_, err = tx.compareReferences(ctx, repo, p)
+	_, _, err = tx.compareReferences(ctx, repo, p)
 	return err
 }
 
-// compareReferences tells also whether a lease ends soon.
-func (tx *Tx) compareReferences(ctx context.Context, repo int64, p *ManifestPut) (renew bool, err error) {
+// count runs a query that makes links count, or not any more.
+func (tx *Tx) count(ctx context.Context, query string, made int, repo int64, manifest string) error {
+	return tx.query(ctx, func(scan func(...any) error) error {
+		var ns, size int64
+		var dgst string
+		if err := scan(&ns, &dgst, &size); err != nil {
+			return err
+		}
+		tx.noteLink(ns, dgst, size, made)
+		return nil
+	}, query, repo, manifest)
+}
+
+// compareReferences tells also whether a lease ends soon, and whether a link
+// does not count.
+func (tx *Tx) compareReferences(ctx context.Context, repo int64, p *ManifestPut) (renew, count bool, err error) {
 	var missing []digest.Digest
 	var wrong error
 	err = tx.query(ctx, func(scan func(...any) error) error {
 		var kind string
 		var d digest.Digest
 		var size, blobSize, lease, manifestSize int64
-		if err := scan(&kind, &d, &size, &blobSize, &lease, &manifestSize); err != nil {
+		var counted bool
+		if err := scan(&kind, &d, &size, &blobSize, &lease, &manifestSize, &counted); err != nil {
 			return err
 		}
+		count = count || !counted
 		have := blobSize
 		if kind == KindManifest && manifestSize >= 0 {
 			have = manifestSize
@@ -217,14 +272,14 @@ func (tx *Tx) compareReferences(ctx context.Context, repo int64, p *ManifestPut)
 	}, checkReferences, repo, p.Manifest.Digest.String())
 	switch {
 	case err != nil:
-		return false, err
+		return false, false, err
 	case wrong != nil:
-		return false, wrong
+		return false, false, wrong
 	case len(missing) > 0:
-		return false, tarport.Errorf(tarport.ManifestBlobUnknown, "the manifest names %d blob(s) that this repository does not have, first %s",
+		return false, false, tarport.Errorf(tarport.ManifestBlobUnknown, "the manifest names %d blob(s) that this repository does not have, first %s",
 			len(missing), missing[0]).WithDetail(map[string]any{"missing": missing})
 	}
-	return renew, nil
+	return renew, count, nil
 }
 
 // Manifest returns digest, media type and payload of a manifest by tag or
@@ -258,47 +313,37 @@ func (db *DB) Referrers(ctx context.Context, repository string, subject digest.D
 
 // DeleteManifest takes a manifest and its tags out of a repository. The blobs
 // that it named get a new lease: whoever saw them a moment ago may still push.
+// Until then they can be read, but those that nothing else in the repository
+// names count no more. DENIED where an immutable tag points to the manifest, or
+// to an index that needs it.
 func (db *DB) DeleteManifest(ctx context.Context, repository string, dgst digest.Digest, by string, lease time.Time) error {
 	return db.changeRepository(ctx, repository, func(ctx context.Context, tx *Tx, repo int64) error {
-		return tx.deleteManifest(ctx, repo, dgst, by, lease)
-	})
-}
-
-func (tx *Tx) deleteManifest(ctx context.Context, repo int64, dgst digest.Digest, by string, lease time.Time) error {
-	tags, err := all(ctx, tx, scanOne[string], selectTagsOf, repo, dgst.String())
-	if err != nil {
-		return err
-	}
-	for _, t := range tags {
-		if err := tx.untag(ctx, repo, t, by); err != nil {
+		if err := tx.checkParents(ctx, repo, dgst); err != nil {
 			return err
 		}
-	}
-	if _, err := tx.exec(ctx, renewReferences, repo, dgst.String(), lease.UnixMicro()); err != nil {
-		return err
-	}
-	n, err := tx.exec(ctx, deleteManifest, repo, dgst.String())
-	if err == nil && n == 0 {
-		return tarport.Errorf(tarport.ManifestUnknown, "the repository has no manifest %s", dgst)
-	}
-	return err
-}
-
-// DeleteRepository takes a repository away: its manifests as DeleteManifest
-// does, and its links. Its history goes with it.
-func (db *DB) DeleteRepository(ctx context.Context, repository, by string, lease time.Time) error {
-	return db.changeRepository(ctx, repository, func(ctx context.Context, tx *Tx, repo int64) error {
-		list, err := all(ctx, tx, scanOne[digest.Digest], selectManifestsOf, repo)
+		tags, err := all(ctx, tx, scanOne[string], selectTagsOf, repo, dgst.String())
 		if err != nil {
 			return err
 		}
-		for _, d := range list {
-			if err := tx.deleteManifest(ctx, repo, d, by, lease); err != nil {
+		for _, t := range tags {
+			if err := tx.untag(ctx, repo, t, by); err != nil {
 				return err
 			}
 		}
-		_, err = tx.exec(ctx, deleteRepository, repo)
-		return err
+		if _, err := tx.exec(ctx, renewReferences, repo, dgst.String(), lease.UnixMicro()); err != nil {
+			return err
+		}
+		if err := tx.count(ctx, countNoMore, -1, repo, dgst.String()); err != nil {
+			return err
+		}
+		n, err := tx.exec(ctx, deleteManifest, repo, dgst.String())
+		if err == nil && n == 0 {
+			return tarport.Errorf(tarport.ManifestUnknown, "the repository has no manifest %s", dgst)
+		}
+		if err != nil {
+			return err
+		}
+		return tx.manifestEvent(ctx, EventManifestDelete, repository, dgst, by, map[string]any{"tags": tags})
 	})
 }
 

@@ -62,7 +62,11 @@ func (db *DB) Tag(ctx context.Context, repository, tag string, dgst digest.Diges
 		if !found {
 			return tarport.Errorf(tarport.ManifestUnknown, "the repository has no manifest %s", dgst)
 		}
-		return tx.tag(ctx, repo, tag, dgst, by, via)
+		moved, err := tx.tag(ctx, repo, tag, dgst, by, via)
+		if err != nil || !moved {
+			return err
+		}
+		return tx.tagEvent(ctx, EventTagSet, repository, tag, by, map[string]any{"digest": dgst, "via": via})
 	})
 }
 
@@ -70,30 +74,45 @@ func (db *DB) Tag(ctx context.Context, repository, tag string, dgst digest.Diges
 // is no such tag.
 func (db *DB) DeleteTag(ctx context.Context, repository, tag, by string) error {
 	return db.changeRepository(ctx, repository, func(ctx context.Context, tx *Tx, repo int64) error {
-		return tx.untag(ctx, repo, tag, by)
+		if err := tx.untag(ctx, repo, tag, by); err != nil {
+			return err
+		}
+		return tx.tagEvent(ctx, EventTagDelete, repository, tag, by, nil)
 	})
 }
 
+func (tx *Tx) tagEvent(ctx context.Context, action, repository, tag, by string, detail map[string]any) error {
+	e := Event{Action: action, Namespace: tarport.Namespace(repository), Repository: repository, Target: tag, Detail: detail}
+	if tarport.PrincipalFrom(ctx).Name == "" {
+		e.Actor = by
+	}
+	return tx.event(ctx, e)
+}
+
 // tag is the one place where a tag is set. The caller has touched the
-// repository's row, so nobody else changes its tags meanwhile.
-func (tx *Tx) tag(ctx context.Context, repo int64, tag string, dgst digest.Digest, by, via string) error {
+// repository's row, so nobody else changes its tags meanwhile. moved is false
+// where it pointed there already: that is possible for an immutable tag too.
+func (tx *Tx) tag(ctx context.Context, repo int64, tag string, dgst digest.Digest, by, via string) (moved bool, err error) {
 	var previous any
 	var old string
 	found, err := tx.row(ctx, selectTag, []any{repo, tag}, &old)
 	if err != nil {
-		return err
+		return false, err
 	}
+	moved = old != dgst.String()
 	if found {
 		previous = old
+		if moved {
+			if err := tx.checkMutable(ctx, repo, tag); err != nil {
+				return false, err
+			}
+		}
 	}
-	if _, err := tx.exec(ctx, upsertTag, repo, tag, dgst.String(), tx.now, by, via); err != nil {
-		return err
-	}
-	if old == dgst.String() {
-		return nil
+	if _, err := tx.exec(ctx, upsertTag, repo, tag, dgst.String(), tx.now, by, via); err != nil || !moved {
+		return false, err
 	}
 	_, err = tx.exec(ctx, insertHistory, repo, tag, dgst.String(), previous, tx.now, by, via)
-	return err
+	return true, err
 }
 
 // untag is the one place where a tag is taken away.
@@ -105,6 +124,9 @@ func (tx *Tx) untag(ctx context.Context, repo int64, tag, by string) error {
 	}
 	if !found {
 		return tarport.Errorf(tarport.ManifestUnknown, "the repository has no tag %s", tag)
+	}
+	if err := tx.checkMutable(ctx, repo, tag); err != nil {
+		return err
 	}
 	if _, err := tx.exec(ctx, deleteTag, repo, tag); err != nil {
 		return err

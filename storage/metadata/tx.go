@@ -13,9 +13,12 @@ import (
 // Tx is a transaction. now is its time in Unix microseconds, the same for all
 // that it writes.
 type Tx struct {
+	db   *DB
 	q    querier
 	prep func(ctx context.Context, query string) (*sql.Stmt, error) // nil: the driver caches statements itself
 	now  int64
+
+	notes notes // to settle at the end
 }
 
 type querier interface {
@@ -34,15 +37,16 @@ const (
 	relaxed durability = false // atomic, but a power loss may undo it: only for what nobody was promised
 )
 
-// update runs fn in a transaction that writes. fn may run more than once, so it
-// sets what it returns and does not add to it.
+// update runs fn in a transaction that writes, and settles what it noted of
+// namespaces' usage. fn may run more than once, so it sets what it returns and
+// does not add to it.
 func (db *DB) update(ctx context.Context, d durability, fn func(ctx context.Context, tx *Tx) error) error {
 	if db.group != nil {
-		return db.group.do(ctx, d, fn)
+		return db.group.do(ctx, d, settled(fn))
 	}
 	var err error
 	for try := range maxTries {
-		if err = db.updateOnce(ctx, d, fn); !errors.Is(err, errRetry) {
+		if err = db.updateOnce(ctx, d, settled(fn)); !errors.Is(err, errRetry) {
 			return err
 		}
 		wait := time.NewTimer(time.Duration(1<<try) * time.Millisecond)
@@ -54,6 +58,16 @@ func (db *DB) update(ctx context.Context, d durability, fn func(ctx context.Cont
 		}
 	}
 	return tarport.Errorf(tarport.Unavailable, "the registry's database is busy, try again").Because(err)
+}
+
+// settled is fn with the settling behind it.
+func settled(fn func(context.Context, *Tx) error) func(context.Context, *Tx) error {
+	return func(ctx context.Context, tx *Tx) error {
+		if err := fn(ctx, tx); err != nil {
+			return err
+		}
+		return tx.settle(ctx)
+	}
 }
 
 // updateOnce is update on PostgreSQL.
@@ -68,7 +82,7 @@ func (db *DB) updateOnce(ctx context.Context, d durability, fn func(ctx context.
 			return classify(err)
 		}
 	}
-	if err := fn(ctx, &Tx{q: tx, now: db.now().UnixMicro()}); err != nil {
+	if err := fn(ctx, &Tx{db: db, q: tx, now: db.now().UnixMicro()}); err != nil {
 		return err
 	}
 	if err := tx.Commit(); err != nil {
@@ -80,7 +94,7 @@ func (db *DB) updateOnce(ctx context.Context, d durability, fn func(ctx context.
 // view returns a Tx for one reading statement. Readings of several statements
 // that must agree are written as one.
 func (db *DB) view() *Tx {
-	tx := &Tx{q: db.read, now: db.now().UnixMicro()}
+	tx := &Tx{db: db, q: db.read, now: db.now().UnixMicro()}
 	if db.dialect == dialectSQLite {
 		tx.prep = db.prepared
 	}
@@ -171,3 +185,29 @@ func all[T any](ctx context.Context, tx *Tx, scan func(v *T, scan func(...any) e
 }
 
 func scanOne[T any](v *T, scan func(...any) error) error { return scan(v) }
+
+// stamp scans Unix microseconds into a time; null and 0 are the zero time.
+type stamp struct{ t *time.Time }
+
+// Scan implements sql.Scanner.
+func (m stamp) Scan(v any) error {
+	*m.t = time.Time{}
+	switch v := v.(type) {
+	case nil:
+	case int64:
+		if v != 0 {
+			*m.t = time.UnixMicro(v).UTC()
+		}
+	default:
+		return fmt.Errorf("a time in the database is a %T", v)
+	}
+	return nil
+}
+
+// orNull is the inverse of stamp: the zero time is null.
+func orNull(t time.Time) any {
+	if t.IsZero() {
+		return nil
+	}
+	return t.UnixMicro()
+}

@@ -23,10 +23,15 @@ const (
 	selectUpload  = `SELECT principal, size, hash, started_at FROM uploads WHERE id = $1 AND repository = $2`
 	acquireUpload = `UPDATE uploads SET holder = $3, held_until = $4, expires_at = $5
 		WHERE id = $1 AND repository = $2 AND (holder = '' OR held_until <= $6)`
-	holdUpload        = `UPDATE uploads SET held_until = $3 WHERE id = $1 AND holder = $2`
-	releaseUpload     = `UPDATE uploads SET holder = '', held_until = 0 WHERE id = $1 AND holder = $2`
-	saveUpload        = `UPDATE uploads SET size = $3, hash = $4, expires_at = $5, holder = '', held_until = 0 WHERE id = $1 AND holder = $2`
-	deleteUpload      = `DELETE FROM uploads WHERE id = $1 AND holder = $2`
+	holdUpload    = `UPDATE uploads SET held_until = $3 WHERE id = $1 AND holder = $2`
+	releaseUpload = `UPDATE uploads SET holder = '', held_until = 0 WHERE id = $1 AND holder = $2`
+	saveUpload    = `UPDATE uploads SET size = $3, hash = $4, expires_at = $5, namespace_id = $6, reserved = $7, holder = $8,
+		held_until = CASE WHEN $8 = '' THEN 0 ELSE held_until END WHERE id = $1 AND holder = $2`
+	deleteUpload   = `DELETE FROM uploads WHERE id = $1 AND holder = $2 RETURNING namespace_id, reserved`
+	selectReserved = `SELECT u.repository, u.namespace_id, u.reserved FROM uploads u WHERE u.id = $1 AND u.holder = $2`
+	// Where the namespace was made again, what was reserved in the old one went with it.
+	addReserved = `UPDATE uploads SET namespace_id = $3, reserved = CASE WHEN namespace_id = $3 THEN reserved ELSE 0 END + $4
+		WHERE id = $1 AND holder = $2`
 	expiredUploads    = `SELECT id FROM uploads WHERE expires_at <= $1 AND (holder = '' OR held_until <= $1) AND id > $2 ORDER BY id LIMIT $3`
 	existsUpload      = `SELECT id FROM uploads WHERE id = $1`
 	takeExpiredUpload = `UPDATE uploads SET holder = $2, held_until = $3
@@ -124,17 +129,97 @@ func (db *DB) HoldUpload(ctx context.Context, id, holder string, heldUntil time.
 	return db.heldUpload(ctx, holdUpload, id, holder, heldUntil.UnixMicro())
 }
 
-// SaveUpload records how far the session has come, and until when it lives, and
-// lets go of it.
-func (db *DB) SaveUpload(ctx context.Context, id, holder string, size int64, hash []byte, expires time.Time) error {
-	defer db.holds.release(id, holder)
-	return db.heldUpload(ctx, saveUpload, id, holder, size, hash, expires.UnixMicro())
+// UploadProgress is how far a session has come, and until when it lives.
+type UploadProgress struct {
+	Size    int64
+	Hash    []byte // state of the sha256 after Size bytes
+	Expires time.Time
 }
 
-// DeleteUpload ends a session that the holder holds.
+// SaveUpload records how far the session has come, reserves just as many bytes
+// of its namespace, and lets go of it. DENIED where the namespace has not so
+// many left.
+func (db *DB) SaveUpload(ctx context.Context, id, holder string, p UploadProgress) error {
+	defer db.holds.release(id, holder)
+	return db.saveUpload(ctx, id, holder, "", p)
+}
+
+// CheckpointUpload is SaveUpload for a request that goes on to hold the session.
+func (db *DB) CheckpointUpload(ctx context.Context, id, holder string, p UploadProgress) error {
+	return db.saveUpload(ctx, id, holder, db.inRow(holder), p)
+}
+
+func (db *DB) saveUpload(ctx context.Context, id, holder, next string, p UploadProgress) error {
+	err := db.update(ctx, relaxed, func(ctx context.Context, tx *Tx) error {
+		var repository string
+		var before, ns, had, reserved int64
+		_, err := tx.row(ctx, selectReserved, []any{id, db.inRow(holder)}, &repository, &before, &had)
+		if err != nil {
+			return err
+		}
+		// The namespace may have been made since, or made again.
+		found, err := tx.row(ctx, selectNamespaceID, []any{tarport.Namespace(repository)}, &ns)
+		if err != nil {
+			return err
+		}
+		if found {
+			reserved = p.Size
+		}
+		tx.noteReserved(before, -had)
+		tx.noteReserved(ns, reserved)
+		n, err := tx.exec(ctx, saveUpload, id, db.inRow(holder), p.Size, p.Hash, p.Expires.UnixMicro(), ns, reserved, next)
+		if err == nil && n == 0 {
+			return errUploadLost
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("change upload: %w", err)
+	}
+	return nil
+}
+
+// ReserveUpload reserves between need and want bytes more for a session that
+// the holder holds, and returns how many. DENIED where its namespace has not so
+// many left.
+func (db *DB) ReserveUpload(ctx context.Context, id, holder, repository string, need, want int64) (got int64, err error) {
+	err = db.update(ctx, relaxed, func(ctx context.Context, tx *Tx) error {
+		var ns int64
+		var err error
+		if ns, got, err = tx.reserve(ctx, tarport.Namespace(repository), need, want); err != nil || ns == 0 {
+			return err
+		}
+		n, err := tx.exec(ctx, addReserved, id, db.inRow(holder), ns, got)
+		if err == nil && n == 0 {
+			return errUploadLost
+		}
+		return err
+	})
+	if err != nil {
+		return 0, fmt.Errorf("reserve space: %w", err)
+	}
+	return got, nil
+}
+
+// DeleteUpload ends a session that the holder holds, and gives back what it had
+// reserved.
 func (db *DB) DeleteUpload(ctx context.Context, id, holder string) error {
 	defer db.holds.release(id, holder)
-	return db.heldUpload(ctx, deleteUpload, id, holder)
+	err := db.update(ctx, relaxed, func(ctx context.Context, tx *Tx) error { return tx.dropUpload(ctx, id, holder) })
+	if err != nil {
+		return fmt.Errorf("end upload: %w", err)
+	}
+	return nil
+}
+
+func (tx *Tx) dropUpload(ctx context.Context, id, holder string) error {
+	var ns, reserved int64
+	found, err := tx.row(ctx, deleteUpload, []any{id, tx.db.inRow(holder)}, &ns, &reserved)
+	if err == nil && !found {
+		return errUploadLost
+	}
+	tx.noteReserved(ns, -reserved)
+	return err
 }
 
 func (db *DB) heldUpload(ctx context.Context, query, id, holder string, args ...any) error {

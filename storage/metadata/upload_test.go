@@ -19,7 +19,7 @@ const (
 	expiryTime = 24 * time.Hour
 )
 
-func (db *testDB) begin(tb testing.TB, id string) Upload {
+func (db *testDB) session(tb testing.TB, id string) Upload {
 	tb.Helper()
 	u := Upload{ID: id, Repository: "a/b", Principal: 7, StartedAt: db.clock.now()}
 	check(tb, "CreateUpload", db.CreateUpload(tb.Context(), u, db.clock.in(expiryTime)))
@@ -34,13 +34,13 @@ func (db *testDB) acquire(tb testing.TB, id, holder string) error {
 
 func (db *testDB) save(tb testing.TB, id, holder string, size int64) error {
 	tb.Helper()
-	return db.SaveUpload(tb.Context(), id, holder, size, []byte{1, 0, 255}, db.clock.in(expiryTime))
+	return db.SaveUpload(tb.Context(), id, holder, UploadProgress{Size: size, Hash: []byte{1, 0, 255}, Expires: db.clock.in(expiryTime)})
 }
 
 func TestAnUploadSessionGoesOnWhereItWasSaved(t *testing.T) {
 	t.Parallel()
 	eachDB(t, func(t *testing.T, db *testDB) {
-		want := db.begin(t, "one")
+		want := db.session(t, "one")
 		got, err := db.Upload(t.Context(), "a/b", "one")
 		check(t, "Upload", err)
 		if diff := cmp.Diff(want, got); diff != "" {
@@ -60,7 +60,7 @@ func TestAnUploadSessionGoesOnWhereItWasSaved(t *testing.T) {
 func TestAnUploadSessionIsKnownOnlyInItsRepository(t *testing.T) {
 	t.Parallel()
 	eachDB(t, func(t *testing.T, db *testDB) {
-		db.begin(t, "one")
+		db.session(t, "one")
 		for _, c := range [][2]string{{"a/c", "one"}, {"a/b", "two"}} {
 			_, err := db.Upload(t.Context(), c[0], c[1])
 			wantCode(t, "Upload", err, tarport.BlobUploadUnknown)
@@ -81,7 +81,7 @@ func TestAnUploadSessionIsKnownOnlyInItsRepository(t *testing.T) {
 func TestOneHolderHasASessionUntilItLetsGo(t *testing.T) {
 	t.Parallel()
 	eachDB(t, func(t *testing.T, db *testDB) {
-		db.begin(t, "one")
+		db.session(t, "one")
 		check(t, "AcquireUpload", db.acquire(t, "one", "me"))
 		wantCode(t, "AcquireUpload by another", db.acquire(t, "one", "you"), tarport.Conflict)
 		wantCode(t, "AcquireUpload by the holder again", db.acquire(t, "one", "me"), tarport.Conflict)
@@ -106,7 +106,7 @@ func TestOfManyThatTakeASessionAtOnceOneGetsIt(t *testing.T) {
 		}
 		for round := range 5 {
 			id := fmt.Sprint(round)
-			db.begin(t, id)
+			db.session(t, id)
 			var got atomic.Int32
 			errs := make([]error, 16)
 			var wg sync.WaitGroup
@@ -131,7 +131,7 @@ func TestOfManyThatTakeASessionAtOnceOneGetsIt(t *testing.T) {
 func TestABlobEndsTheSessionThatItsHolderStillHas(t *testing.T) {
 	t.Parallel()
 	eachDB(t, func(t *testing.T, db *testDB) {
-		db.begin(t, "one")
+		db.session(t, "one")
 		check(t, "AcquireUpload", db.acquire(t, "one", "me"))
 		put := BlobPut{Digest: digestOf("x"), Size: 1, Repository: "a/b", Upload: "one", Holder: "me", Lease: db.clock.in(grace)}
 		check(t, "PutBlob", db.PutBlob(t.Context(), put))
@@ -152,7 +152,7 @@ func TestTheHoldOfAReplicaThatDiedEnds(t *testing.T) {
 	t.Parallel()
 	dead := onPostgres(t)
 	db := openAt(t, dead.dsn, newClock())
-	dead.begin(t, "one")
+	dead.session(t, "one")
 	check(t, "AcquireUpload", dead.acquire(t, "one", "dead"))
 	db.clock.advance(holdTime - time.Microsecond)
 	wantCode(t, "AcquireUpload while the hold counts", db.acquire(t, "one", "me"), tarport.Conflict)
@@ -195,7 +195,7 @@ func TestASessionThatNobodyHoldsExpiresAndIsTakenOnce(t *testing.T) {
 			return taken
 		}
 		for _, id := range []string{"idle", "held", "saved"} {
-			db.begin(t, id)
+			db.session(t, id)
 		}
 		db.clock.advance(expiryTime - time.Second)
 		check(t, "AcquireUpload", db.acquire(t, "held", "me"))
@@ -232,7 +232,7 @@ func TestSessionsAreCountedByWhoBeganThem(t *testing.T) {
 	t.Parallel()
 	eachDB(t, func(t *testing.T, db *testDB) {
 		for i := range 3 {
-			db.begin(t, fmt.Sprint(i))
+			db.session(t, fmt.Sprint(i))
 		}
 		check(t, "AcquireUpload", db.acquire(t, "0", "me"))
 		check(t, "DeleteUpload", db.DeleteUpload(t.Context(), "0", "me"))

@@ -96,15 +96,15 @@ func TestRefreshTokens(t *testing.T) {
 	onEachDatabase(t, func(t *testing.T, db *metadata.DB, advance func(time.Duration)) {
 		u := createUser(t, db, metadata.User{Name: "admin", PasswordHash: "one"})
 		add := func(hash string, u metadata.User) {
-			if err := db.AddRefreshToken(t.Context(), []byte(hash), u, "here", time.Hour); err != nil {
+			if err := db.AddRefreshToken(t.Context(), metadata.RefreshToken{Hash: []byte(hash), User: u, Service: "here", Family: hash}, time.Hour); err != nil {
 				t.Errorf("AddRefreshToken(%s): %v", hash, err)
 			}
 		}
 		check := func(what, hash, service string, want tarport.Code) {
 			t.Helper()
-			got, err := db.RefreshTokenUser(t.Context(), []byte(hash), service)
-			if tarport.ErrorCode(err) != want || want == "" && got.ID != u.ID {
-				t.Errorf("RefreshTokenUser of %s = %+v, %v, want %q", what, got, err, want)
+			got, err := db.UseRefreshToken(t.Context(), []byte(hash), service, nil)
+			if tarport.ErrorCode(err) != want || want == "" && got.User.ID != u.ID {
+				t.Errorf("UseRefreshToken of %s = %+v, %v, want %q", what, got, err, want)
 			}
 		}
 		add("one", u)

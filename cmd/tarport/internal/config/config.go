@@ -53,6 +53,10 @@ type Tarport struct {
 	Uploads        Uploads        `yaml:"uploads"`
 	Manifests      Manifests      `yaml:"manifests"`
 	Archives       Archives       `yaml:"archives"`
+	Namespaces     Namespaces     `yaml:"namespaces"`
+	Tokens         Tokens         `yaml:"tokens"`
+	Storage        Storage        `yaml:"storage"`
+	Audit          Audit          `yaml:"audit"`
 }
 
 // Database says where the metadata lies.
@@ -67,6 +71,16 @@ type Metrics struct {
 
 // OnMain is the Metrics.Addr that serves the metrics on the main listener.
 const OnMain = "main"
+
+// Storage says how full the disk may become.
+type Storage struct {
+	MinFree Size `yaml:"min_free"` // below it nothing more is taken; 0: no floor
+}
+
+// Audit says how long events are kept.
+type Audit struct {
+	Retention Duration `yaml:"retention"`
+}
 
 // Blobs says how long a blob lives that nothing refers to.
 type Blobs struct {
@@ -94,6 +108,24 @@ type Archives struct {
 	Repack      bool   `yaml:"repack"`
 }
 
+// Namespaces says who may create namespaces, and how.
+type Namespaces struct {
+	AutoCreate bool   `yaml:"auto_create"` // by a first push
+	CreateBy   string `yaml:"create_by"`   // CreateByUsers or CreateByAdmins
+	Personal   bool   `yaml:"personal"`    // each user has one of its own name
+}
+
+// The values of Namespaces.CreateBy.
+const (
+	CreateByUsers  = "users"
+	CreateByAdmins = "admins"
+)
+
+// Tokens says how access tokens are signed.
+type Tokens struct {
+	KeyRotation Duration `yaml:"key_rotation"` // how long a key signs
+}
+
 // The data directory, and the address, of a server that is told nothing.
 const (
 	defaultData = "./data"
@@ -106,10 +138,14 @@ const defaultDrain = 30 * time.Second
 
 func defaults() Tarport {
 	return Tarport{
-		Metrics:  Metrics{Addr: metricsUnset},
-		Blobs:    Blobs{Grace: Duration(24 * time.Hour)},
-		Uploads:  Uploads{Expire: Duration(24 * time.Hour), Max: 100},
-		Archives: Archives{MaxSize: 20 << 30, MaxUnpacked: 200 << 30, MaxLayer: 20 << 30, Compression: "gzip"},
+		Metrics:    Metrics{Addr: metricsUnset},
+		Blobs:      Blobs{Grace: Duration(24 * time.Hour)},
+		Uploads:    Uploads{Expire: Duration(24 * time.Hour), Max: 100},
+		Archives:   Archives{MaxSize: 20 << 30, MaxUnpacked: 200 << 30, MaxLayer: 20 << 30, Compression: "gzip"},
+		Namespaces: Namespaces{AutoCreate: true, CreateBy: CreateByUsers},
+		Tokens:     Tokens{KeyRotation: Duration(720 * time.Hour)},
+		Storage:    Storage{MinFree: 1 << 30},
+		Audit:      Audit{Retention: Duration(365 * 24 * time.Hour)},
 	}
 }
 

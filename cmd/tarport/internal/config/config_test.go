@@ -20,13 +20,18 @@ func TestDefaultsServeWithNothingConfigured(t *testing.T) {
 		t.Fatalf("Load() = %v", err)
 	}
 	want := Tarport{
-		Data:      "./data",
-		Database:  Database{DSN: "data/tarport.db"},
-		Metrics:   Metrics{Addr: "127.0.0.1:5001"},
-		Blobs:     Blobs{Grace: Duration(24 * time.Hour)},
-		Uploads:   Uploads{Expire: Duration(24 * time.Hour), Max: 100},
-		Archives:  Archives{MaxSize: 20 << 30, MaxUnpacked: 200 << 30, MaxLayer: 20 << 30, Compression: "gzip"},
-		Manifests: Manifests{Sparse: false},
+		Data:     "./data",
+		Database: Database{DSN: "data/tarport.db"},
+		Metrics:  Metrics{Addr: "127.0.0.1:5001"},
+		Blobs:    Blobs{Grace: Duration(24 * time.Hour)},
+		Uploads:  Uploads{Expire: Duration(24 * time.Hour), Max: 100},
+		Archives: Archives{MaxSize: 20 << 30, MaxUnpacked: 200 << 30, MaxLayer: 20 << 30, Compression: "gzip"},
+
+		Namespaces: Namespaces{AutoCreate: true, CreateBy: CreateByUsers},
+		Tokens:     Tokens{KeyRotation: Duration(720 * time.Hour)},
+		Storage:    Storage{MinFree: 1 << 30},
+		Audit:      Audit{Retention: Duration(8760 * time.Hour)},
+		Manifests:  Manifests{Sparse: false},
 	}
 	if diff := cmp.Diff(want, c.Tarport); diff != "" {
 		t.Errorf("Load() differs (-want +got):\n%s", diff)
@@ -135,6 +140,7 @@ func TestWrongConfigurationIsRefusedWithLineAndExcerpt(t *testing.T) {
 		{"compression", minimal + "tarport:\n  archives:\n    compression: lzma\n", []string{`"lzma" is none of gzip, zstd and none`, "[5:18]"}},
 		{"uploads", minimal + "tarport:\n  uploads:\n    max: 0\n", []string{"tarport.uploads.max", "[5:10]"}},
 		{"expire", minimal + "tarport:\n  uploads:\n    expire: 1s\n", []string{"tarport.uploads.expire", "[5:13]"}},
+		{"audit", minimal + "tarport:\n  audit:\n    retention: 1m\n", []string{"tarport.audit.retention", "[5:16]"}},
 		{"public url", minimal + "tarport:\n  public_url: registry.example.com\n", []string{"tarport.public_url", "https://registry.example.com", "[4:15]"}},
 		{"public url with a path", minimal + "tarport:\n  public_url: https://x/y\n", []string{"more than a scheme, a host and a port"}},
 		{"host", minimal + "http:\n  host: registry.example.com\n", []string{"http.host", "is no URL", "[4:9]"}},
@@ -281,6 +287,8 @@ func TestTarportVariablesOverride(t *testing.T) {
 		"TARPORT_MANIFESTS_SPARSE=true", "TARPORT_ARCHIVES_MAX_SIZE=1.5GiB",
 		"TARPORT_ARCHIVES_MAX_UNPACKED=1TiB", "TARPORT_ARCHIVES_MAX_LAYER=512MiB", "TARPORT_ARCHIVES_REPACK=true", "TARPORT_ARCHIVES_COMPRESSION=zstd",
 		"TARPORT_ADMIN_PASSWORD=x", "TARPORT_CONFIG=y", "TARPORT_PORT_5000_TCP=tcp://1.2.3.4:5000", "TARPORT_SERVICE_HOST=1.2.3.4",
+		"TARPORT_NAMESPACES_AUTO_CREATE=false", "TARPORT_NAMESPACES_CREATE_BY=admins", "TARPORT_NAMESPACES_PERSONAL=true",
+		"TARPORT_TOKENS_KEY_ROTATION=2h", "TARPORT_STORAGE_MIN_FREE=0", "TARPORT_AUDIT_RETENTION=48h",
 		"TARPORT_PUBLICURL=typo",
 	})
 	if err != nil {
@@ -294,6 +302,10 @@ func TestTarportVariablesOverride(t *testing.T) {
 		Uploads:        Uploads{Expire: Duration(90 * time.Minute), Max: 7},
 		Manifests:      Manifests{Sparse: true},
 		Archives:       Archives{MaxSize: 3 << 29, MaxUnpacked: 1 << 40, MaxLayer: 512 << 20, Compression: "zstd", Repack: true},
+		Namespaces:     Namespaces{CreateBy: CreateByAdmins, Personal: true},
+		Tokens:         Tokens{KeyRotation: Duration(2 * time.Hour)},
+		Storage:        Storage{MinFree: 0},
+		Audit:          Audit{Retention: Duration(48 * time.Hour)},
 	}
 	if diff := cmp.Diff(want, c.Tarport, cmp.Comparer(func(a, b tarport.Secret) bool { return a == b })); diff != "" {
 		t.Errorf("parse() differs (-want +got):\n%s", diff)

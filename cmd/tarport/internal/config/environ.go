@@ -32,6 +32,12 @@ var overrides = []struct {
 	{"TARPORT_ARCHIVES_MAX_LAYER", func(t *Tarport) any { return &t.Archives.MaxLayer }},
 	{"TARPORT_ARCHIVES_REPACK", func(t *Tarport) any { return &t.Archives.Repack }},
 	{"TARPORT_ARCHIVES_COMPRESSION", func(t *Tarport) any { return &t.Archives.Compression }},
+	{"TARPORT_NAMESPACES_AUTO_CREATE", func(t *Tarport) any { return &t.Namespaces.AutoCreate }},
+	{"TARPORT_NAMESPACES_CREATE_BY", func(t *Tarport) any { return &t.Namespaces.CreateBy }},
+	{"TARPORT_NAMESPACES_PERSONAL", func(t *Tarport) any { return &t.Namespaces.Personal }},
+	{"TARPORT_STORAGE_MIN_FREE", func(t *Tarport) any { return &t.Storage.MinFree }},
+	{"TARPORT_AUDIT_RETENTION", func(t *Tarport) any { return &t.Audit.Retention }},
+	{"TARPORT_TOKENS_KEY_ROTATION", func(t *Tarport) any { return &t.Tokens.KeyRotation }},
 }
 
 // The variables that are no key of the configuration.

@@ -227,10 +227,26 @@ func (c *Config) validateLimits() error {
 		return keyErrorf("tarport.archives.max_unpacked", "0 would let nobody upload: name a size, as 200GiB")
 	case t.Archives.MaxLayer == 0:
 		return keyErrorf("tarport.archives.max_layer", "0 would let nobody upload: name the largest layer, as 20GiB")
+	case t.Audit.Retention < Duration(time.Hour):
+		return keyErrorf("tarport.audit.retention", "%s would forget what just happened: use at least 1h", t.Audit.Retention)
 	case !slices.Contains([]string{"gzip", "zstd", "none"}, t.Archives.Compression):
 		return keyErrorf("tarport.archives.compression", "%q is none of gzip, zstd and none", t.Archives.Compression)
 	}
+	if err := c.validateAccess(); err != nil {
+		return err
+	}
 	return c.validateHealth()
+}
+
+func (c *Config) validateAccess() error {
+	t := c.Tarport
+	switch {
+	case t.Namespaces.CreateBy != CreateByUsers && t.Namespaces.CreateBy != CreateByAdmins:
+		return keyErrorf("tarport.namespaces.create_by", "%q is neither users nor admins", t.Namespaces.CreateBy)
+	case t.Tokens.KeyRotation < Duration(time.Hour):
+		return keyErrorf("tarport.tokens.key_rotation", "%s is too short: use at least 1h", t.Tokens.KeyRotation)
+	}
+	return nil
 }
 
 func (c *Config) validateHealth() error {
