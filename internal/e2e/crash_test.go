@@ -87,7 +87,7 @@ func endRepeatedly(t *testing.T, s *server, signal syscall.Signal, points int) {
 		}
 	}
 	t.Logf("ended %d times, %d entries, %d of them acknowledged", points, len(j.all), acked)
-	if acked < 5*points {
+	if acked < points { // the points are drawn: a few can come very early
 		t.Errorf("acknowledged entries = %d: the server ended before it did anything", acked)
 	}
 }
