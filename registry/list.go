@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -28,8 +27,8 @@ const (
 // page reads n and last.
 func page(q url.Values) (n int, last string, err error) {
 	last = q.Get("last")
-	if len(last) > tarport.MaxNameLength {
-		return 0, "", tarport.Errorf(tarport.PaginationInvalid, "last is longer than any name")
+	if len(last) > tarport.MaxNameLength || !isText(last) {
+		return 0, "", tarport.Errorf(tarport.PaginationInvalid, "last is not a name")
 	}
 	if !q.Has("n") {
 		return wholeList, last, nil
@@ -53,25 +52,52 @@ func (g *Registry) tags(w http.ResponseWriter, rq *request) error {
 	return writePage(w, rq, `{"name":"`+rq.repository+`","tags":`, p, n)
 }
 
+// isText tells of ASCII that can be printed, as all names and types are.
+// PostgreSQL takes no other bytes for text.
+func isText(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
 // catalog lists the repositories that the client may pull from.
 func (g *Registry) catalog(w http.ResponseWriter, rq *request) error {
 	n, last, err := page(rq.URL.Query())
 	if err != nil {
 		return err
 	}
-	p, err := g.store.Repositories(rq.Context(), n, last)
+	p, err := g.visible(rq, n, last)
 	if err != nil {
 		return err
 	}
+	return writePage(w, rq, `{"repositories":`, p, n)
+}
+
+// visible is a page of what the client may see. Where it ends, which the link
+// to the next one names, is one of those too.
+func (g *Registry) visible(rq *request, n int, last string) (metadata.Page, error) {
 	// A token for the catalog names no repository: what its owner may read is
 	// what counts here.
 	owner := rq.principal
 	owner.Scope = nil
-	kept := slices.DeleteFunc(p.Names(), func(name string) bool {
-		return g.auth.Authorize(rq.Context(), owner, tarport.Pull, name) != nil
-	})
-	p.Joined, p.Count = strings.Join(kept, `","`), len(kept)
-	return writePage(w, rq, `{"repositories":`, p, n)
+	var kept []string
+	for n > 0 {
+		p, err := g.store.Repositories(rq.Context(), n+1, last)
+		if err != nil {
+			return p, err
+		}
+		for _, name := range p.Names() {
+			if g.auth.Authorize(rq.Context(), owner, tarport.Pull, name) != nil {
+				continue
+			}
+			if len(kept) == n {
+				return metadata.Page{Joined: strings.Join(kept, `","`), Count: n, Last: kept[n-1], More: true}, nil
+			}
+			kept = append(kept, name)
+		}
+		if last = p.Last; !p.More {
+			break
+		}
+	}
+	return metadata.Page{Joined: strings.Join(kept, `","`), Count: len(kept)}, nil
 }
 
 // writePage answers with a page; names need no escaping in JSON.
@@ -111,8 +137,8 @@ func (g *Registry) referrers(w http.ResponseWriter, rq *request) error {
 	}
 	q := rq.URL.Query()
 	artifactType, last := q.Get("artifactType"), q.Get("last")
-	if len(artifactType) > 255 || len(last) > 200 {
-		return tarport.Errorf(tarport.Invalid, "artifactType or last is too long")
+	if len(artifactType) > 255 || len(last) > 200 || !isText(artifactType) || !isText(last) {
+		return tarport.Errorf(tarport.Invalid, "artifactType is not a media type, or last is not a digest")
 	}
 	list, err := g.store.Referrers(rq.Context(), rq.repository, subject, artifactType, referrersPage+1, last)
 	if err != nil {

@@ -14,10 +14,10 @@ import (
 
 // resolver finds out, when the whole archive was read, which images are in it.
 type resolver struct {
-	c      *contents
-	limits Limits
-	seen   map[digest.Digest]*manifest
-	absent map[digest.Digest]*absentError // manifests of which parts are not there
+	c       *contents
+	limits  Limits
+	seen    map[digest.Digest]*manifest
+	absent  map[digest.Digest]*absentError // manifests of which parts are not there
 	configs map[*file]imageConfig
 	list    []*image
 
@@ -36,7 +36,7 @@ type resolver struct {
 func (c *contents) resolve(l Limits) ([]*image, error) {
 	r := &resolver{
 		c: c, limits: l, seen: map[digest.Digest]*manifest{}, absent: map[digest.Digest]*absentError{},
-		configs: map[*file]imageConfig{},
+		configs:  map[*file]imageConfig{},
 		byDigest: map[digest.Digest]*image{}, byName: map[string]*image{}, byConfig: map[string]*image{}, below: map[digest.Digest]bool{},
 	}
 	index, err := c.metadata(indexName)
