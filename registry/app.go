@@ -18,8 +18,12 @@ import (
 )
 
 // outcome is where the storage leaves the error that the App is about to
-// blur, so that the client gets its true status.
-type outcome struct{ err error }
+// blur, so that the client gets its true status, and the upload that it holds
+// for the request: the App does not let go of one whose state it refuses.
+type outcome struct {
+	err    error
+	upload distribution.BlobWriter
+}
 
 type outcomeKey struct{}
 
@@ -40,6 +44,11 @@ func outcomeFrom(ctx context.Context) *outcome {
 // of 400 or more is thrown away, and the error returned instead.
 func (g *Registry) app(w http.ResponseWriter, rq *request) error {
 	o := &outcome{}
+	defer func() {
+		if o.upload != nil {
+			_ = o.upload.Close() // nothing after the App's own
+		}
+	}()
 	ctx := context.WithValue(rq.withPrincipal(), outcomeKey{}, o)
 	if rq.Method == http.MethodGet || rq.Method == http.MethodHead {
 		ctx = storage.AskOnly(ctx)
@@ -48,6 +57,7 @@ func (g *Registry) app(w http.ResponseWriter, rq *request) error {
 	w.Header().Del("Docker-Distribution-Api-Version") // the App adds it
 	g.inner.ServeHTTP(aw, rq.WithContext(ctx))
 	if aw.refused == 0 {
+		aw.begin()
 		return nil
 	}
 	w.Header()["Docker-Distribution-Api-Version"] = apiVersion
@@ -57,9 +67,12 @@ func (g *Registry) app(w http.ResponseWriter, rq *request) error {
 	return aw.error()
 }
 
-// appWriter passes on what the App answers, unless it is an error.
+// appWriter passes on what the App answers, unless it is an error. The status
+// waits for the first byte or the end: the App says 204 to a cancel, and then
+// that it failed.
 type appWriter struct {
 	http.ResponseWriter
+	status  int // of the answer, until it is passed on
 	refused int // the status of the error
 	body    bytes.Buffer
 }
@@ -72,13 +85,22 @@ func (w *appWriter) WriteHeader(status int) {
 		w.refused = status
 		return
 	}
-	w.ResponseWriter.WriteHeader(status)
+	w.status = status
+}
+
+// begin passes the status on.
+func (w *appWriter) begin() {
+	if w.status != 0 {
+		w.ResponseWriter.WriteHeader(w.status)
+		w.status = 0
+	}
 }
 
 const maxAppError = 64 << 10
 
 func (w *appWriter) Write(p []byte) (int, error) {
 	if w.refused == 0 {
+		w.begin()
 		return w.ResponseWriter.Write(p)
 	}
 	if w.body.Len()+len(p) <= maxAppError {
@@ -151,6 +173,9 @@ func wrapUpload(ctx context.Context, get func() (distribution.BlobWriter, error)
 	u, err := get()
 	if err != nil {
 		return nil, o.keep(err)
+	}
+	if o != nil {
+		o.upload = u
 	}
 	return appUpload{u, o}, nil
 }

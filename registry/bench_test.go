@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -38,6 +40,17 @@ func BenchmarkManifestByTag(b *testing.B) {
 	s := newServer(b, fakeAuth{})
 	s.image("a/b", "1.0", 1, nil, nil)
 	s.get(b, "/v2/a/b/manifests/1.0")
+}
+
+func BenchmarkBlobHead(b *testing.B) {
+	s := newServer(b, fakeAuth{})
+	path := "/v2/a/b/blobs/" + s.pushBlob("a/b", randomBytes(4<<10, 1)).String()
+	b.ReportAllocs()
+	b.RunParallel(func(pb *testing.PB) {
+		for pb.Next() {
+			s.want(s.do("HEAD", path, nil), 200, "")
+		}
+	})
 }
 
 func BenchmarkBlob4KiB(b *testing.B) {
@@ -76,20 +89,47 @@ func BenchmarkReferrers100(b *testing.B) {
 	s.get(b, "/v2/a/b/referrers/"+d.String())
 }
 
-func BenchmarkPushBlob100KiB(b *testing.B) {
-	s := newServer(b, fakeAuth{})
-	blob := randomBytes(100<<10, 1)
-	b.SetBytes(int64(len(blob)))
-	for i := 0; b.Loop(); i++ {
-		copy(blob, fmt.Sprintf("%020d", i))
-		s.pushBlob("a/b", blob)
+func BenchmarkPushBlob(b *testing.B) {
+	for _, size := range []int{4 << 10, 100 << 10} {
+		for _, clients := range []int{1, 8} {
+			b.Run(fmt.Sprintf("%dKiB/%dclients", size>>10, clients), func(b *testing.B) {
+				s := newServer(b, fakeAuth{})
+				b.SetBytes(int64(size))
+				atOnce(b, clients, func(i int64) {
+					blob := randomBytes(size, 1)
+					copy(blob, fmt.Sprintf("%020d", i))
+					s.pushBlob("a/b", blob)
+				})
+			})
+		}
 	}
 }
 
 func BenchmarkPutManifest(b *testing.B) {
-	s := newServer(b, fakeAuth{})
-	_, m := s.image("a/b", "1.0", 1, nil, nil)
-	for i := 0; b.Loop(); i++ {
-		s.want(s.do("PUT", fmt.Sprintf("/v2/a/b/manifests/t%d", i), bytes.NewReader(m), "Content-Type", ocispec.MediaTypeImageManifest), 201, "")
+	for _, clients := range []int{1, 8} {
+		b.Run(fmt.Sprintf("%dclients", clients), func(b *testing.B) {
+			s := newServer(b, fakeAuth{})
+			_, m := s.image("a/b", "1.0", 1, nil, nil)
+			atOnce(b, clients, func(i int64) {
+				s.want(s.do("PUT", fmt.Sprintf("/v2/a/b/manifests/t%d", i), bytes.NewReader(m), "Content-Type", ocispec.MediaTypeImageManifest), 201, "")
+			})
+		})
 	}
+}
+
+// atOnce runs fn b.N times, by so many at a time, with another number each time.
+func atOnce(b *testing.B, clients int, fn func(i int64)) {
+	b.Helper()
+	b.ReportAllocs()
+	b.ResetTimer()
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range clients {
+		wg.Go(func() {
+			for i := next.Add(1); i <= int64(b.N); i = next.Add(1) {
+				fn(i)
+			}
+		})
+	}
+	wg.Wait()
 }

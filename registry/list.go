@@ -26,8 +26,8 @@ const (
 // page reads n and last.
 func page(q url.Values) (n int, last string, err error) {
 	last = q.Get("last")
-	if len(last) > tarport.MaxNameLength {
-		return 0, "", tarport.Errorf(tarport.PaginationInvalid, "last is longer than any name")
+	if len(last) > tarport.MaxNameLength || !isText(last) {
+		return 0, "", tarport.Errorf(tarport.PaginationInvalid, "last is not a name")
 	}
 	if !q.Has("n") {
 		return wholeList, last, nil
@@ -49,6 +49,12 @@ func (g *Registry) tags(w http.ResponseWriter, rq *request) error {
 		return err
 	}
 	return writePage(w, rq, `{"name":"`+rq.repository+`","tags":`, p, n)
+}
+
+// isText tells of ASCII that can be printed, as all names and types are.
+// PostgreSQL takes no other bytes for text.
+func isText(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r > '~' })
 }
 
 // catalog lists the repositories that the client may pull from.
@@ -103,8 +109,8 @@ func (g *Registry) referrers(w http.ResponseWriter, rq *request) error {
 	}
 	q := rq.URL.Query()
 	artifactType, last := q.Get("artifactType"), q.Get("last")
-	if len(artifactType) > 255 || len(last) > 200 {
-		return tarport.Errorf(tarport.Invalid, "artifactType or last is too long")
+	if len(artifactType) > 255 || len(last) > 200 || !isText(artifactType) || !isText(last) {
+		return tarport.Errorf(tarport.Invalid, "artifactType is not a media type, or last is not a digest")
 	}
 	list, err := g.store.Referrers(rq.Context(), rq.repository, subject, artifactType, referrersPage+1, last)
 	if err != nil {

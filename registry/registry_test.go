@@ -15,12 +15,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/distribution/distribution/v3/registry/storage/driver/inmemory"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"github.com/sirupsen/logrus"
 
 	"github.com/tarport/tarport"
 	"github.com/tarport/tarport/internal/httpapi"
+	"github.com/tarport/tarport/internal/pgtest"
 	"github.com/tarport/tarport/storage"
 	"github.com/tarport/tarport/storage/metadata"
 )
@@ -72,17 +74,38 @@ func (fakeAuth) SetHeaders(w http.ResponseWriter, _ *http.Request, err error, ne
 	}
 }
 
-// server is a registry on SQLite and a folder, behind a real HTTP server.
+// server is a registry behind a real HTTP server.
 type server struct {
 	testing.TB
 	url   string
 	store *storage.Store
+	db    *metadata.DB
+	root  string // "" on a driver
 }
 
+// newServer is a registry on SQLite and a folder.
 func newServer(tb testing.TB, auth fakeAuth) *server {
 	tb.Helper()
 	dir := tb.TempDir()
-	db, err := metadata.Open(tb.Context(), metadata.Options{DSN: dir + "/tarport.db"})
+	return newServerOn(tb, auth, dir+"/tarport.db", storage.Options{Root: dir})
+}
+
+// eachServer runs a test on each database and on each kind of files.
+func eachServer(t *testing.T, auth fakeAuth, test func(t *testing.T, s *server)) {
+	t.Helper()
+	t.Run("sqlite and a file system", func(t *testing.T) {
+		t.Parallel()
+		test(t, newServer(t, auth))
+	})
+	t.Run("postgres and a driver", func(t *testing.T) {
+		t.Parallel()
+		test(t, newServerOn(t, auth, pgtest.DSN(t), storage.Options{Driver: inmemory.New()}))
+	})
+}
+
+func newServerOn(tb testing.TB, auth fakeAuth, dsn string, o storage.Options) *server {
+	tb.Helper()
+	db, err := metadata.Open(tb.Context(), metadata.Options{DSN: dsn})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -93,7 +116,8 @@ func newServer(tb testing.TB, auth fakeAuth) *server {
 		}
 	}
 	log := slog.New(slog.DiscardHandler)
-	store, err := storage.New(storage.Options{DB: db, Root: dir, Log: log})
+	o.DB, o.Log = db, log
+	store, err := storage.New(o)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -104,7 +128,7 @@ func newServer(tb testing.TB, auth fakeAuth) *server {
 	tb.Cleanup(func() { _ = g.Close() })
 	srv := httptest.NewServer(httpapi.Middleware(httpapi.Options{Log: log})(g))
 	tb.Cleanup(srv.Close)
-	return &server{tb, srv.URL, store}
+	return &server{tb, srv.URL, store, db, o.Root}
 }
 
 type answer struct {

@@ -1,6 +1,8 @@
 package registry
 
 import (
+	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -112,36 +114,63 @@ func (g *Registry) writeUpload(w http.ResponseWriter, rq *request) error {
 		}
 		body.Last = true
 	}
+	r := rq.WithContext(storage.WithBody(rq.Context(), body))
 	if cr := rq.Header.Get("Content-Range"); cr != "" {
-		if err := g.checkRange(rq, cr); err != nil {
+		n, err := g.checkRange(rq, cr)
+		if err != nil {
 			return err
 		}
+		if rq.ContentLength < 0 {
+			r.Body = &exactBody{rq.Body, n}
+		}
 	}
-	r := rq.WithContext(storage.WithBody(rq.Context(), body))
 	r.Header = rq.Header.Clone()
 	// Whatever the client calls it (curl says it is a form), it is bytes.
 	r.Header.Set("Content-Type", "application/octet-stream")
 	return g.app(w, &request{Request: r, route: rq.route, repository: rq.repository, principal: rq.principal, last: rq.last})
 }
 
-// checkRange compares a Content-Range with the session and with the body; the
-// App does so only where the length of the body is known.
-func (g *Registry) checkRange(rq *request, cr string) error {
+// exactBody is a body of unknown length that must have so many bytes.
+type exactBody struct {
+	io.ReadCloser
+	left int64
+}
+
+func (b *exactBody) Read(p []byte) (int, error) {
+	if int64(len(p)) > b.left { // one more than there may be tells whether there is more
+		p = p[:b.left+1]
+	}
+	n, err := b.ReadCloser.Read(p)
+	if b.left -= int64(n); b.left < 0 {
+		b.left = 0
+		return n - 1, errNotAsRange
+	}
+	if errors.Is(err, io.EOF) && b.left > 0 {
+		return n, errNotAsRange
+	}
+	return n, err
+}
+
+var errNotAsRange = tarport.Errorf(tarport.SizeInvalid, "the body is not as long as its Content-Range says")
+
+// checkRange compares a Content-Range with the session, and with the body where
+// its length is known, and returns how long the body must be.
+func (g *Registry) checkRange(rq *request, cr string) (int64, error) {
 	m := contentRange.FindStringSubmatch(cr)
 	if m == nil {
-		return tarport.Errorf(tarport.RangeInvalid, "the Content-Range %q is not of the form START-END", cr)
+		return 0, tarport.Errorf(tarport.RangeInvalid, "the Content-Range %q is not of the form START-END", cr)
 	}
 	start, _ := strconv.ParseInt(m[1], 10, 64)
 	end, _ := strconv.ParseInt(m[2], 10, 64)
 	u, err := g.store.UploadStatus(rq.withPrincipal(), rq.repository, rq.last)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	switch {
 	case start != u.Size() || end < start:
-		return tarport.Errorf(tarport.RangeInvalid, "the Content-Range %q does not go on at byte %d, where the upload is", cr, u.Size())
+		return 0, tarport.Errorf(tarport.RangeInvalid, "the Content-Range %q does not go on at byte %d, where the upload is", cr, u.Size())
 	case rq.ContentLength >= 0 && rq.ContentLength != end-start+1:
-		return tarport.Errorf(tarport.SizeInvalid, "the Content-Range %q is not as long as the body, %d bytes", cr, rq.ContentLength)
+		return 0, tarport.Errorf(tarport.SizeInvalid, "the Content-Range %q is not as long as the body, %d bytes", cr, rq.ContentLength)
 	}
-	return nil
+	return end - start + 1, nil
 }

@@ -110,8 +110,8 @@ func New(o Options) (*Service, error) {
 		o.Log = slog.Default()
 	}
 	o.Limits = o.Limits.orDefault()
-	if o.Limits.Window > math.MaxUint32 {
-		return nil, errors.New("archive: Limits.Window must be below 4 GiB")
+	if w := o.Limits.Window; w < 1<<10 || w > math.MaxUint32 {
+		return nil, errors.New("archive: Limits.Window must be between 1 KiB and 4 GiB")
 	}
 	return &Service{o: o}, nil
 }

@@ -88,7 +88,7 @@ func badOCI() []bad {
 		{name: "oci-layers-null-item", body: doc(`{"schemaVersion":2,"config":CONFIG,"layers":[null]}`), want: "layers"},
 		{name: "oci-config-string", body: doc(`{"schemaVersion":2,"config":"x","layers":[LAYER]}`), want: "config"},
 		{name: "oci-trailing", body: doc(`{"schemaVersion":2,"config":CONFIG,"layers":[LAYER]}{}`), want: "after its end"},
-		{name: "oci-too-many-layers", body: doc(`{"schemaVersion":2,"config":CONFIG,"layers":[` + strings.Repeat("LAYER,", 10) + `LAYER]}`), want: "at most 10"},
+		{name: "oci-too-many-layers", body: doc(`{"schemaVersion":2,"config":CONFIG,"layers":[` + strings.Repeat("LAYER,", 10) + `LAYER]}`), want: "more than 10 elements"},
 		{name: "oci-layer-count", body: doc(`{"schemaVersion":2,"config":CONFIG,"layers":[LAYER,LAYER]}`), want: "has 2 layers, its config 1"},
 		{name: "oci-no-layers", body: doc(`{"schemaVersion":2,"config":CONFIG,"layers":[]}`), want: "has 0 layers, its config 1"},
 		{name: "oci-subject-broken", body: doc(`{"schemaVersion":2,"config":CONFIG,"layers":[LAYER],"subject":{"digest":"x"}}`), want: "subject"},

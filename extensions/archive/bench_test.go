@@ -66,7 +66,7 @@ var pattern = sync.OnceValue(func() []byte {
 	if err != nil {
 		panic(err)
 	}
-	defer f.Close() //nolint:errcheck // a file that is read
+	defer f.Close()
 	b := make([]byte, 16<<20)
 	if _, err := io.ReadFull(f, b); err != nil {
 		panic(err)

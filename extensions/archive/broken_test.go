@@ -50,8 +50,11 @@ func TestACutArchiveIsRefused(t *testing.T) {
 		body []byte
 		from int // cut here or later it is complete
 	}{
-		{"plain", plain, whole}, {"gzip", gz(plain), 1 << 30}, {"zstd", zst(plain), 1 << 30},
-		{"oci", oci, len(oci) - 1024 - (512-len(l.indexJSON())%512)%512}, {"oci-gzip", gz(oci), 1 << 30},
+		{"plain", plain, whole},
+		{"gzip", gz(plain), 1 << 30},
+		{"zstd", zst(plain), 1 << 30},
+		{"oci", oci, len(oci) - 1024 - (512-len(l.indexJSON())%512)%512},
+		{"oci-gzip", gz(oci), 1 << 30},
 	} {
 		for n := range len(c.body) {
 			if c.name != "gzip" && n%37 != 0 && n%512 > 1 {

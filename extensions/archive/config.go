@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/opencontainers/go-digest"
@@ -52,7 +53,7 @@ func parseConfig(data []byte, most int) (imageConfig, error) {
 		return c, err
 	}
 	if !o.has("rootfs") {
-		return c, fmt.Errorf(`it has no "rootfs": this is not the config of an image`)
+		return c, errors.New(`it has no "rootfs": this is not the config of an image`)
 	}
 	fs, err := parseObject(o["rootfs"], "type", "diff_ids")
 	if err != nil {

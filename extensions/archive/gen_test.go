@@ -88,7 +88,7 @@ func zst(b []byte) []byte {
 	if err != nil {
 		panic(err)
 	}
-	defer w.Close() //nolint:errcheck // EncodeAll leaves nothing to write
+	defer w.Close()
 	return w.EncodeAll(b, nil)
 }
 
@@ -139,11 +139,11 @@ func (d *dockerFile) add(tag string, layers ...[]byte) *dockerFile {
 
 // layer is the path of a layer of the first image.
 func (d *dockerFile) layer(i int) string {
-	return d.items[0]["Layers"].([]string)[i] //nolint:forcetypeassert // it is made so
+	return d.items[0]["Layers"].([]string)[i]
 }
 
 func (d *dockerFile) config() string {
-	return d.items[0]["Config"].(string) //nolint:forcetypeassert // it is made so
+	return d.items[0]["Config"].(string)
 }
 
 // setConfig replaces the config of the first image.

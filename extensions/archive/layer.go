@@ -31,7 +31,7 @@ type intake struct {
 	total  *int64 // bytes that came out of decompression
 	buf    []byte
 	group  *errgroup.Group
-	failed context.Context         //nolint:containedctx // the group's: done when one of its goroutines failed
+	failed context.Context         // the group's: done when one of its goroutines failed
 	forms  map[digest.Digest]*form // by diffID: what was compressed of this archive
 }
 
@@ -226,7 +226,7 @@ func (j *job) pump(src io.Reader, a, b *staging) (readErr bool, err error) {
 
 // drain reads what the decompressor left of the file.
 func (j *job) drain(body *entryReader) error {
-	var dst io.Writer = io.Discard
+	dst := io.Discard
 	if j.raw != nil {
 		dst = struct{ io.Writer }{j.raw}
 	}

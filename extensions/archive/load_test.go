@@ -353,7 +353,8 @@ func TestNothingIsReadWithoutTheRight(t *testing.T) {
 		return 0, errors.New("read")
 	})
 	scoped := tarport.Principal{UserID: 1, Scope: []tarport.Grant{
-		{Repository: "other/x", Actions: []tarport.Action{tarport.Push}}, {Repository: "team/y", Actions: []tarport.Action{tarport.Pull}},
+		{Repository: "other/x", Actions: []tarport.Action{tarport.Push}},
+		{Repository: "team/y", Actions: []tarport.Action{tarport.Pull}},
 		{Repository: "team/z", Actions: []tarport.Action{tarport.Push}},
 	}}
 	for _, c := range []struct {

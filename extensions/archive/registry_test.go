@@ -114,27 +114,33 @@ func (r *registry) state(tb testing.TB) map[string]int64 {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		tb.Fatal(err)
 	}
-	var tables []string
-	rows, err := r.sql.QueryContext(tb.Context(), `SELECT name FROM sqlite_master WHERE type = 'table'`)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	for rows.Next() {
-		var n string
-		if err := rows.Scan(&n); err != nil {
-			tb.Fatal(err)
-		}
-		tables = append(tables, n)
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-		tb.Fatal(err)
-	}
-	for _, n := range tables {
+	for _, n := range r.tables(tb) {
 		var c int64
 		if err := r.sql.QueryRowContext(tb.Context(), `SELECT count(*) FROM "`+n+`"`).Scan(&c); err != nil {
 			tb.Fatal(err)
 		}
 		out["rows of "+n] = c
+	}
+	return out
+}
+
+func (r *registry) tables(tb testing.TB) []string {
+	tb.Helper()
+	rows, err := r.sql.QueryContext(tb.Context(), `SELECT name FROM sqlite_master WHERE type = 'table'`)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer rows.Close()
+	var out []string
+	for rows.Next() {
+		var n string
+		if err := rows.Scan(&n); err != nil {
+			tb.Fatal(err)
+		}
+		out = append(out, n)
+	}
+	if err := rows.Err(); err != nil {
+		tb.Fatal(err)
 	}
 	return out
 }
@@ -183,7 +189,7 @@ func (r *registry) blobSum(tb testing.TB, repository string, d digest.Digest, si
 	if err != nil {
 		tb.Fatalf("OpenBlob(%s, %s): %v", repository, d, err)
 	}
-	defer f.Close() //nolint:errcheck // a file that is read
+	defer f.Close()
 	if b.Size != size {
 		tb.Errorf("blob %s has %d bytes, its descriptor says %d", d, b.Size, size)
 	}

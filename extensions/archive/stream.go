@@ -64,14 +64,15 @@ func decompress(r io.Reader, compression string, window int64) (io.ReadCloser, e
 	case gzipped:
 		return gzip.NewReader(r)
 	case zstded:
+		most := uint64(window) //nolint:gosec // New checks that it is positive and below 4 GiB
 		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxWindow(uint64(window)), zstd.WithDecoderMaxMemory(uint64(window)))
+			zstd.WithDecoderMaxWindow(most), zstd.WithDecoderMaxMemory(most))
 		if err != nil {
 			return nil, err
 		}
 		return d.IOReadCloser(), nil
 	case xzed:
-		d, err := xz.NewReader(r, uint32(window)) //nolint:gosec // a window is at most 4 GiB, New checks it
+		d, err := xz.NewReader(r, uint32(window)) //nolint:gosec // the same
 		return io.NopCloser(d), err
 	case bzip2ed:
 		return io.NopCloser(bzip2.NewReader(r)), nil
@@ -82,7 +83,7 @@ func decompress(r io.Reader, compression string, window int64) (io.ReadCloser, e
 // source is the body: it counts, ends with ctx, and remembers whether it was
 // the sender or the archive that broke off.
 type source struct {
-	ctx context.Context //nolint:containedctx // an io.Reader gets no context; this one lives for one call of Load
+	ctx context.Context // an io.Reader gets no context; this one lives for one call of Load
 	r   io.Reader
 	max int64
 	n   int64

@@ -31,7 +31,7 @@ func isTar(b []byte) bool {
 			c = ' '
 		}
 		unsigned += int64(c)
-		signed += int64(int8(c)) //nolint:gosec // the signed sum is the point
+		signed += int64(int8(c))
 	}
 	return want == unsigned || want == signed
 }
@@ -45,7 +45,7 @@ func octal(b []byte) (int64, bool) {
 		end--
 	}
 	n, err := strconv.ParseUint(string(b[start:end]), 8, 62)
-	return int64(n), err == nil //nolint:gosec // 62 bits
+	return int64(n), err == nil
 }
 
 var zeros [32 << 10]byte

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -140,6 +141,42 @@ func TestAJobThatFailsTakesNothingOfItsNeighboursAndLeavesNothing(t *testing.T) 
 			wantNames(t, db, "a", "c", "d")
 		})
 	}
+}
+
+func TestAFullDiskIsSaidSoAndHarmsNobodyElse(t *testing.T) {
+	t.Parallel()
+	db := onSQLite(t)
+	limit := func(query string) {
+		t.Helper()
+		check(t, query, db.update(t.Context(), relaxed, func(ctx context.Context, _ *Tx) error {
+			// By the connection: a pragma does its work when it is prepared.
+			_, err := db.group.conn.ExecContext(ctx, query)
+			return err
+		}))
+	}
+	db.mustPut(t, db.put("a/b", manifest("small"), "latest"))
+	limit(`PRAGMA max_page_count = 1`) // as many as there are already
+	errs := db.asGroup(t,
+		func(ctx context.Context, tx *Tx) error {
+			_, err := tx.exec(ctx, `UPDATE repositories SET changed_at = changed_at + 1`)
+			return err
+		},
+		func(ctx context.Context, tx *Tx) error {
+			p := db.put("a/b", manifest(strings.Repeat("large", 1<<18)), "latest")
+			return tx.putManifest(ctx, &p)
+		},
+		func(ctx context.Context, tx *Tx) error {
+			_, err := tx.exec(ctx, `UPDATE repositories SET changed_at = changed_at + 1`)
+			return err
+		})
+	check(t, "a neighbour", errors.Join(errs[0], errs[2]))
+	wantCode(t, "a large manifest", errs[1], tarport.InsufficientStorage)
+	m, err := db.Manifest(t.Context(), "a/b", tarport.Reference{Tag: "latest"})
+	if err != nil || m.Digest != digestOf("small") {
+		t.Errorf("the tag is at %s (%v), want it where it was", m.Digest, err)
+	}
+	limit(`PRAGMA max_page_count = 1000000`)
+	db.mustPut(t, db.put("a/b", manifest(strings.Repeat("large", 1<<18)), "latest"))
 }
 
 func TestAJobWhoseCallerGaveUpWhileItWaitedDoesNotRun(t *testing.T) {

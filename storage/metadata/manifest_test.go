@@ -197,6 +197,41 @@ func TestDeletingAManifestTakesItsTagsAndReferencesAndNobodyElses(t *testing.T) 
 	})
 }
 
+func TestARemovedRepositoryTakesNothingOfAnotherAndItsBlobsKeepTheGrace(t *testing.T) {
+	t.Parallel()
+	eachDB(t, func(t *testing.T, db *testDB) {
+		for _, repository := range []string{"a/b", "a/c"} {
+			db.pushBlob(t, repository, "layer", time.Hour)
+			db.mustPut(t, db.put(repository, manifest("one", "layer:layer"), "1", "latest"), db.put(repository, manifest("index", "manifest:one"), "index"))
+		}
+		only := db.pushBlob(t, "a/b", "only here", time.Hour)
+		db.mustPut(t, db.put("a/b", manifest("two", "layer:only here"), "2"))
+		db.begin(t, "session")
+		db.clock.advance(5 * grace) // all leases are over
+		check(t, "DeleteRepository", db.DeleteRepository(t.Context(), "a/b", "bob", db.clock.in(grace)))
+		wantCode(t, "DeleteRepository again", db.DeleteRepository(t.Context(), "a/b", "bob", db.clock.in(grace)), tarport.NameUnknown)
+		for table, want := range map[string]int64{"repositories": 1, "manifests": 2, "manifest_references": 2, "tags": 3, "tag_history": 3, "blob_links": 1, "blobs": 2, "namespaces": 1} {
+			if got := db.count(t, `SELECT COUNT(*) FROM `+table); got != want {
+				t.Errorf("%d rows in %s, want %d", got, table, want)
+			}
+		}
+		_, err := db.Manifest(t.Context(), "a/c", tarport.Reference{Tag: "latest"})
+		check(t, "the other repository's manifest", err)
+		if db.markGoing(t, only) {
+			t.Error("the collector got a blob right after its repository was removed")
+		}
+		db.clock.advance(grace)
+		if !db.markGoing(t, only) {
+			t.Error("the collector does not get the blob after the grace")
+		}
+		// A session of the repository makes it anew.
+		check(t, "AcquireUpload", db.acquire(t, "session", "me"))
+		check(t, "PutBlob", db.PutBlob(t.Context(), BlobPut{Digest: digestOf("x"), Size: 1, Repository: "a/b", Upload: "session", Holder: "me", Lease: db.clock.in(grace)}))
+		_, err = db.LinkedBlob(t.Context(), "a/b", digestOf("x"))
+		check(t, "LinkedBlob", err)
+	})
+}
+
 // TestReferrersPagesAreThoseOfAModel compares random pages with a sorted list.
 func TestReferrersPagesAreThoseOfAModel(t *testing.T) {
 	t.Parallel()
