@@ -142,23 +142,60 @@ func (s *stores) Close() error {
 
 // serve joins the pieces, and serves until ctx ends.
 func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
+	routes, err := s.newRoutes(ctx, c)
+	if err != nil {
+		return err
+	}
+	if err := ensureAdmin(ctx, a, routes.auth); err != nil {
+		return err
+	}
+	metrics := server.NewMetrics()
+	pace := server.DefaultPace()
+	health := server.NewHealth(s.log, c.Distribution.Health,
+		server.Check{Name: "storage", Func: s.content.Check},
+		server.Check{Name: "database", Func: s.db.Ping})
+	o := server.Options{
+		Handler: routes.handler(c, s.log, metrics, pace), Log: s.log, Health: health, Metrics: metrics, Pace: pace,
+		HTTP1: c.Distribution.HTTP.HTTP2.Disabled, H2C: c.Distribution.HTTP.H2C.Enabled,
+		Headers: c.Distribution.HTTP.Headers, Drain: c.Distribution.HTTP.DrainTimeout,
+	}
+	if o.TLS, err = server.TLS(c, s.log); err != nil {
+		return err
+	}
+	if err := listen(&o, c); err != nil {
+		return err
+	}
+	s.logStart(c, o)
+	g, gctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.content.Run(gctx) })
+	g.Go(func() error { return routes.auth.Run(gctx) })
+	g.Go(func() error { return server.New(gctx, o).Run(gctx) })
+	return g.Wait()
+}
+
+// routes are all that the server has, but for the ones of its operation.
+type routes struct {
+	auth     *auth.Service
+	registry *registry.Registry // /v2/; registry.Routes names its routes
+	others   *mux.Router
+}
+
+// newRoutes joins the pieces that have routes.
+func (s *stores) newRoutes(ctx context.Context, c *config.Config) (*routes, error) {
 	who, err := auth.New(ctx, auth.Options{
 		DB: s.db, Secret: s.secret, PublicURL: c.Tarport.PublicURL, Origin: origin,
 		KeyLife: c.Tarport.Tokens.KeyRotation.Std(), Log: s.log,
 	})
 	if err != nil {
-		return err
-	}
-	if err := ensureAdmin(ctx, a, who); err != nil {
-		return err
+		return nil, err
 	}
 	uploads, err := derive(s.secret, "upload states")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	reg, err := registry.New(ctx, registry.Options{Store: s.content, Auth: who, Secret: uploads, Log: s.log})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	s.closers = append(s.closers, reg.Close)
 	archives, err := archive.New(archive.Options{
@@ -172,46 +209,27 @@ func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
 		},
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-
+	access, err := namespaces.New(namespaces.Options{DB: s.db, Auth: who, Content: s.content})
+	if err != nil {
+		return nil, err
+	}
 	others := newRouter()
 	who.Routes(others)
+	namespaces.OpenAPIRoute(others)
 	api := others.PathPrefix("/api/v1").Subrouter()
 	api.Use(loggedIn(who))
 	archive.NewHandler(archives).Routes(api)
-	access, err := namespaces.New(namespaces.Options{DB: s.db, Auth: who, Content: s.content})
-	if err != nil {
-		return err
-	}
 	namespaces.NewHandler(access).Routes(api)
+	return &routes{auth: who, registry: reg, others: others}, nil
+}
 
-	metrics := server.NewMetrics()
-	pace := server.DefaultPace()
-	handler := server.Proxies(c.Proxies()).Believe(
-		httpapi.Middleware(httpapi.Options{Log: s.log, AccessLog: !c.Distribution.Log.AccessLog.Disabled, Observe: metrics.Observe})(
-			pace.Bodies(split("/v2", reg, others))))
-	health := server.NewHealth(s.log, c.Distribution.Health,
-		server.Check{Name: "storage", Func: s.content.Check},
-		server.Check{Name: "database", Func: s.db.Ping})
-
-	o := server.Options{
-		Handler: handler, Log: s.log, Health: health, Metrics: metrics, Pace: pace,
-		HTTP1: c.Distribution.HTTP.HTTP2.Disabled, H2C: c.Distribution.HTTP.H2C.Enabled,
-		Headers: c.Distribution.HTTP.Headers, Drain: c.Distribution.HTTP.DrainTimeout,
-	}
-	if o.TLS, err = server.TLS(c, s.log); err != nil {
-		return err
-	}
-	if err := listen(&o, c); err != nil {
-		return err
-	}
-	s.logStart(c, o)
-	g, gctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.content.Run(gctx) })
-	g.Go(func() error { return who.Run(gctx) })
-	g.Go(func() error { return server.New(gctx, o).Run(gctx) })
-	return g.Wait()
+// handler is the routes behind what every request passes.
+func (r *routes) handler(c *config.Config, log *slog.Logger, metrics *server.Metrics, pace server.Pace) http.Handler {
+	return server.Proxies(c.Proxies()).Believe(
+		httpapi.Middleware(httpapi.Options{Log: log, AccessLog: !c.Distribution.Log.AccessLog.Disabled, Observe: metrics.Observe})(
+			pace.Bodies(split("/v2", r.registry, r.others))))
 }
 
 // loggedIn lets in who shows a good credential, and says behind it who that is.
