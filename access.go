@@ -25,6 +25,7 @@ const (
 	NamespaceManage  Action = "namespace.manage" // describe it, change its visibility, delete it
 	MembersRead      Action = "members.read"
 	MembersManage    Action = "members.manage"
+	RobotsRead       Action = "robots.read"
 	RobotsManage     Action = "robots.manage"
 	ImmutableManage  Action = "immutable.manage"
 	AuditRead        Action = "audit.read"

@@ -92,7 +92,7 @@ var onlyInTests = []string{"internal/pgtest", "internal/e2e"}
 var testModules = []string{
 	"github.com/google/go-cmp", "github.com/google/go-containerregistry", "github.com/rogpeppe/go-internal",
 	"github.com/sirupsen/logrus", // what distribution logs with
-	godigest, imagespec, mux, xsync,
+	godigest, imagespec, mux, xsync, yaml,
 }
 
 // goPackage is what the files of one directory import, on any platform.

@@ -79,7 +79,7 @@ func leastRole(a tarport.Action) tarport.Role {
 		return tarport.Writer
 	case tarport.Delete, tarport.RepositoryManage, tarport.ImmutableManage:
 		return tarport.Maintainer
-	case tarport.NamespaceManage, tarport.MembersManage, tarport.RobotsManage, tarport.AuditRead:
+	case tarport.NamespaceManage, tarport.MembersManage, tarport.RobotsRead, tarport.RobotsManage, tarport.AuditRead:
 		return tarport.Owner
 	}
 	return ""
@@ -99,7 +99,7 @@ func mayInRegistry(p tarport.Principal, a tarport.Action) bool {
 // reads tells whether an action changes nothing.
 func reads(a tarport.Action) bool {
 	return slices.Contains([]tarport.Action{
-		tarport.Pull, tarport.NamespaceRead, tarport.MembersRead, tarport.AuditRead,
+		tarport.Pull, tarport.NamespaceRead, tarport.MembersRead, tarport.RobotsRead, tarport.AuditRead,
 		Catalog, tarport.List, tarport.AccountRead, tarport.UsersRead, tarport.AuditReadAll,
 	}, a)
 }

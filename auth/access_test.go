@@ -119,7 +119,7 @@ func TestAbsentAndForbiddenAreWordForWordTheSame(t *testing.T) {
 	owned := facts{Rights: metadata.Rights{Exists: true, Role: tarport.Owner}}
 	for _, a := range []tarport.Action{
 		tarport.Pull, tarport.Push, tarport.Delete, tarport.RepositoryManage, tarport.NamespaceRead, tarport.NamespaceManage,
-		tarport.MembersRead, tarport.MembersManage, tarport.RobotsManage, tarport.ImmutableManage, tarport.AuditRead, tarport.QuotaManage,
+		tarport.MembersRead, tarport.MembersManage, tarport.RobotsRead, tarport.RobotsManage, tarport.ImmutableManage, tarport.AuditRead, tarport.QuotaManage,
 	} {
 		for name, p := range map[string]tarport.Principal{"user": {UserID: 2, Name: "user"}, "stranger": {}, "token for another namespace": elsewhere} {
 			got, want := decide(p, a, "a/b", forbidden), decide(p, a, "a/b", absent)

@@ -1,6 +1,7 @@
 package registry
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -12,7 +13,7 @@ import (
 // route is one of the API's routes, with the action that each of its methods
 // asks for. There is no method without one.
 type route struct {
-	name    string
+	path    string // behind /v2, with {name} and the like for what differs
 	methods map[string]method
 }
 
@@ -30,41 +31,59 @@ type request struct {
 	principal  tarport.Principal
 }
 
-// The routes of the distribution spec 1.1, "Endpoints". TestRoutes of the
-// authorisation tests walks this table.
+// The routes of the distribution spec 1.1, "Endpoints".
 var (
-	routeBase = &route{"base", map[string]method{
+	routeBase = &route{"/", map[string]method{
 		http.MethodGet: {"", (*Registry).base}, http.MethodHead: {"", (*Registry).base},
 	}}
-	routeCatalog = &route{"catalog", map[string]method{
+	routeCatalog = &route{"/_catalog", map[string]method{
 		http.MethodGet: {"", (*Registry).catalog},
 	}}
-	routeDiscover = &route{"discover", map[string]method{
+	routeDiscover = &route{"/_oci/ext/discover", map[string]method{
 		http.MethodGet: {"", (*Registry).discover},
 	}}
-	routeTags = &route{"tags", map[string]method{
+	routeTags = &route{"/{name}/tags/list", map[string]method{
 		http.MethodGet: {tarport.Pull, (*Registry).tags},
 	}}
-	routeReferrers = &route{"referrers", map[string]method{
+	routeReferrers = &route{"/{name}/referrers/{digest}", map[string]method{
 		http.MethodGet: {tarport.Pull, (*Registry).referrers},
 	}}
-	routeManifest = &route{"manifest", map[string]method{
+	routeManifest = &route{"/{name}/manifests/{reference}", map[string]method{
 		http.MethodGet: {tarport.Pull, (*Registry).getManifest}, http.MethodHead: {tarport.Pull, (*Registry).getManifest},
 		http.MethodPut: {tarport.Push, (*Registry).putManifest}, http.MethodDelete: {tarport.Delete, (*Registry).deleteManifest},
 	}}
-	routeBlob = &route{"blob", map[string]method{
+	routeBlob = &route{"/{name}/blobs/{digest}", map[string]method{
 		http.MethodGet: {tarport.Pull, (*Registry).getBlob}, http.MethodHead: {tarport.Pull, (*Registry).headBlob},
 		http.MethodDelete: {tarport.Delete, (*Registry).deleteBlob},
 	}}
-	routeUploads = &route{"uploads", map[string]method{
+	routeUploads = &route{"/{name}/blobs/uploads/", map[string]method{
 		http.MethodPost: {tarport.Push, (*Registry).startUpload},
 	}}
-	routeUpload = &route{"upload", map[string]method{
+	routeUpload = &route{"/{name}/blobs/uploads/{id}", map[string]method{
 		http.MethodGet: {tarport.Push, (*Registry).app}, http.MethodHead: {tarport.Push, (*Registry).app},
 		http.MethodPatch: {tarport.Push, (*Registry).writeUpload}, http.MethodPut: {tarport.Push, (*Registry).writeUpload},
 		http.MethodDelete: {tarport.Push, (*Registry).app},
 	}}
 )
+
+var routes = []*route{routeBase, routeCatalog, routeDiscover, routeTags, routeReferrers, routeManifest, routeBlob, routeUploads, routeUpload}
+
+// Route is a route of the API with one of its methods.
+type Route struct {
+	Method string
+	Path   string // such as /v2/{name}/tags/list
+}
+
+// Routes lists all that the registry serves, for what has to know them all.
+func Routes() []Route {
+	var list []Route
+	for _, rt := range routes {
+		for _, m := range slices.Sorted(maps.Keys(rt.methods)) {
+			list = append(list, Route{Method: m, Path: "/v2" + rt.path})
+		}
+	}
+	return list
+}
 
 var errNoRoute = tarport.Errorf(tarport.NotFound, "there is nothing here")
 

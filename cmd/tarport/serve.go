@@ -80,7 +80,6 @@ type stores struct {
 	db      *metadata.DB
 	content *storage.Store
 	closers []func() error
-	runners []func(context.Context) error // what works in the background until the server ends
 }
 
 // openStores opens the data directory, the database and the blobs.
@@ -142,21 +141,24 @@ func (s *stores) Close() error {
 	return errors.Join(errs...)
 }
 
-// serve serves until ctx ends.
+// serve joins the pieces, and serves until ctx ends.
 func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
-	routes, err := s.routes(ctx, a, c)
+	routes, err := s.newRoutes(ctx, c)
 	if err != nil {
 		return err
 	}
-	h, pace, metrics := c.Distribution.HTTP, server.DefaultPace(), server.NewMetrics()
-	logged := httpapi.Middleware(httpapi.Options{Log: s.log, AccessLog: !c.Distribution.Log.AccessLog.Disabled, Observe: metrics.Observe})
+	if err := ensureAdmin(ctx, a, routes.auth); err != nil {
+		return err
+	}
+	metrics := server.NewMetrics()
+	pace := server.DefaultPace()
+	health := server.NewHealth(s.log, c.Distribution.Health,
+		server.Check{Name: "storage", Func: s.content.Check},
+		server.Check{Name: "database", Func: s.db.Ping})
 	o := server.Options{
-		Handler: server.Proxies(c.Proxies()).Believe(logged(pace.Bodies(routes))),
-		Log:     s.log, Metrics: metrics, Pace: pace,
-		Health: server.NewHealth(s.log, c.Distribution.Health,
-			server.Check{Name: "storage", Func: s.content.Check},
-			server.Check{Name: "database", Func: s.db.Ping}),
-		HTTP1: h.HTTP2.Disabled, H2C: h.H2C.Enabled, Headers: h.Headers, Drain: h.DrainTimeout,
+		Handler: routes.handler(c, s.log, metrics, pace), Log: s.log, Health: health, Metrics: metrics, Pace: pace,
+		HTTP1: c.Distribution.HTTP.HTTP2.Disabled, H2C: c.Distribution.HTTP.H2C.Enabled,
+		Headers: c.Distribution.HTTP.Headers, Drain: c.Distribution.HTTP.DrainTimeout,
 	}
 	if o.TLS, err = server.TLS(c, s.log); err != nil {
 		return err
@@ -167,23 +169,26 @@ func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
 	debug.FreeOSMemory() // what the start took, a password's hash above all, is not needed again
 	s.logStart(c, o)
 	g, gctx := errgroup.WithContext(ctx)
-	for _, run := range append(s.runners, s.content.Run) {
-		g.Go(func() error { return run(gctx) })
-	}
+	g.Go(func() error { return s.content.Run(gctx) })
+	g.Go(func() error { return routes.auth.Run(gctx) })
 	g.Go(func() error { return server.New(gctx, o).Run(gctx) })
 	return g.Wait()
 }
 
-// routes joins the pieces to what is served.
-func (s *stores) routes(ctx context.Context, a *app, c *config.Config) (http.Handler, error) {
+// routes are all that the server has, but for the ones of its operation.
+type routes struct {
+	auth     *auth.Service
+	registry *registry.Registry // /v2/; registry.Routes names its routes
+	others   *mux.Router
+}
+
+// newRoutes joins the pieces that have routes.
+func (s *stores) newRoutes(ctx context.Context, c *config.Config) (*routes, error) {
 	who, err := auth.New(ctx, auth.Options{
 		DB: s.db, Secret: s.secret, PublicURL: c.Tarport.PublicURL, Origin: origin,
 		KeyLife: c.Tarport.Tokens.KeyRotation.Std(), Log: s.log,
 	})
 	if err != nil {
-		return nil, err
-	}
-	if err := ensureAdmin(ctx, a, who); err != nil {
 		return nil, err
 	}
 	uploads, err := derive(s.secret, "upload states")
@@ -208,18 +213,25 @@ func (s *stores) routes(ctx context.Context, a *app, c *config.Config) (http.Han
 	if err != nil {
 		return nil, err
 	}
-	others := newRouter()
-	who.Routes(others)
-	api := others.PathPrefix("/api/v1").Subrouter()
-	api.Use(loggedIn(who))
-	archive.NewHandler(archives).Routes(api)
 	access, err := namespaces.New(namespaces.Options{DB: s.db, Auth: who, Content: s.content})
 	if err != nil {
 		return nil, err
 	}
+	others := newRouter()
+	who.Routes(others)
+	namespaces.OpenAPIRoute(others)
+	api := others.PathPrefix("/api/v1").Subrouter()
+	api.Use(loggedIn(who))
+	archive.NewHandler(archives).Routes(api)
 	namespaces.NewHandler(access).Routes(api)
-	s.runners = append(s.runners, who.Run)
-	return split("/v2", reg, others), nil
+	return &routes{auth: who, registry: reg, others: others}, nil
+}
+
+// handler is the routes behind what every request passes.
+func (r *routes) handler(c *config.Config, log *slog.Logger, metrics *server.Metrics, pace server.Pace) http.Handler {
+	return server.Proxies(c.Proxies()).Believe(
+		httpapi.Middleware(httpapi.Options{Log: log, AccessLog: !c.Distribution.Log.AccessLog.Disabled, Observe: metrics.Observe})(
+			pace.Bodies(split("/v2", r.registry, r.others))))
 }
 
 // loggedIn lets in who shows a good credential, and says behind it who that is.

@@ -78,7 +78,7 @@ func (s *Service) Rules(ctx context.Context, ns string) ([]Rule, error) {
 		return nil, err
 	}
 	rows, err := s.db.ImmutableRules(ctx, ns)
-	return convert(rows, newRule), err
+	return convert(rows, newRule), s.orAbsent(ctx, err, ns, len(rows))
 }
 
 // NewRule is what a rule shall be. An empty pattern matches everything, an

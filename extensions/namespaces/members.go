@@ -45,7 +45,7 @@ func (s *Service) Members(ctx context.Context, ns string, n int, last string) ([
 		return nil, err
 	}
 	rows, err := s.db.Members(ctx, ns, n, last)
-	return convert(rows, func(m metadata.Member) Member { return Member{m.Name, m.Role, stamp(m.AddedAt)} }), err
+	return convert(rows, func(m metadata.Member) Member { return Member{m.Name, m.Role, stamp(m.AddedAt)} }), s.orAbsent(ctx, err, ns, len(rows))
 }
 
 func (h *Handler) putMember(w http.ResponseWriter, r *http.Request) error {

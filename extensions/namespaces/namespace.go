@@ -173,6 +173,16 @@ func (s *Service) mayIn(ctx context.Context, a tarport.Action, name string) erro
 	return s.may(ctx, a, name)
 }
 
+// orAbsent is the error of a list of what a namespace has. An administrator is
+// let in also where there is none, and an empty list would say that there is.
+func (s *Service) orAbsent(ctx context.Context, err error, name string, items int) error {
+	if err != nil || items > 0 {
+		return err
+	}
+	_, err = s.db.Namespace(ctx, metadata.ViewerOf(tarport.PrincipalFrom(ctx)), name)
+	return err
+}
+
 // NamespacePatch is what of a namespace shall change; what is left out stays.
 type NamespacePatch struct {
 	Visibility  *string `json:"visibility"`

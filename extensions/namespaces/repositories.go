@@ -94,7 +94,7 @@ func (s *Service) NamespaceRepositories(ctx context.Context, ns, q string, n int
 	v := metadata.ViewerOf(tarport.PrincipalFrom(ctx))
 	v.Namespace = "" // it may read this one
 	rows, err := s.db.ListRepositories(ctx, v, ns, q, n, last)
-	return convert(rows, newRepository), err
+	return convert(rows, newRepository), s.orAbsent(ctx, err, ns, len(rows))
 }
 
 func (h *Handler) getRepository(w http.ResponseWriter, r *http.Request) error {

@@ -53,14 +53,14 @@ func (h *Handler) listRobots(w http.ResponseWriter, r *http.Request) error {
 
 // Robots lists at most n robots of a namespace, after last.
 func (s *Service) Robots(ctx context.Context, ns string, n int, last string) ([]Robot, error) {
-	if err := s.mayIn(ctx, tarport.RobotsManage, ns); err != nil {
+	if err := s.mayIn(ctx, tarport.RobotsRead, ns); err != nil {
 		return nil, err
 	}
 	if last != "" {
 		last = ns + "+" + last
 	}
 	rows, err := s.db.Robots(ctx, ns, n, last)
-	return convert(rows, newRobot), err
+	return convert(rows, newRobot), s.orAbsent(ctx, err, ns, len(rows))
 }
 
 // NewRobot is what a robot shall be.

@@ -206,10 +206,10 @@ func TestARemovedRepositoryTakesNothingOfAnotherAndItsBlobsKeepTheGrace(t *testi
 		}
 		only := db.pushBlob(t, "a/b", "only here", time.Hour)
 		db.mustPut(t, db.put("a/b", manifest("two", "layer:only here"), "2"))
-		db.begin(t, "session")
+		db.session(t, "session")
 		db.clock.advance(5 * grace) // all leases are over
-		check(t, "DeleteRepository", db.DeleteRepository(t.Context(), "a/b", "bob", db.clock.in(grace)))
-		wantCode(t, "DeleteRepository again", db.DeleteRepository(t.Context(), "a/b", "bob", db.clock.in(grace)), tarport.NameUnknown)
+		check(t, "DeleteRepository", db.DeleteRepository(t.Context(), "a/b", db.clock.in(grace)))
+		wantCode(t, "DeleteRepository again", db.DeleteRepository(t.Context(), "a/b", db.clock.in(grace)), tarport.NameUnknown)
 		for table, want := range map[string]int64{"repositories": 1, "manifests": 2, "manifest_references": 2, "tags": 3, "tag_history": 3, "blob_links": 1, "blobs": 2, "namespaces": 1} {
 			if got := db.count(t, `SELECT COUNT(*) FROM `+table); got != want {
 				t.Errorf("%d rows in %s, want %d", got, table, want)
