@@ -188,60 +188,6 @@ func TestHostileManifestsAreTheClientsFault(t *testing.T) {
 	})
 }
 
-// TestTheCatalogNamesNothingThatTheClientMayNotSee: not in its pages, and not
-// in where the next one begins.
-func TestTheCatalogNamesNothingThatTheClientMayNotSee(t *testing.T) {
-	t.Parallel()
-	eachServer(t, fakeAuth{may: func(p tarport.Principal, _ tarport.Action, repository string) error {
-		if !p.Admin && tarport.Namespace(repository) == "secret" {
-			return tarport.Errorf(tarport.NameUnknown, "the repository is not known")
-		}
-		return nil
-	}}, func(t *testing.T, s *server) {
-		var puts []storage.ManifestPut
-		var all, open []string
-		for i := range 30 {
-			ns := "secret"
-			if i%5 == 2 {
-				ns = []string{"a", "t"}[i%2]
-			}
-			name := fmt.Sprintf("%s/r%02d", ns, i)
-			if all = append(all, name); ns != "secret" {
-				open = append(open, name)
-			}
-			puts = append(puts, emptyIndex(name, name, nil))
-		}
-		s.empty(puts...)
-		slices.Sort(all)
-		slices.Sort(open)
-		for _, query := range []string{"", "?n=1", "?n=2", "?n=3", "?n=6", "?n=7", "?n=1000"} {
-			got, sizes, links := s.follow("/v2/_catalog"+query, "repositories", "X-User", "ada")
-			if diff := cmp.Diff(open, got); diff != "" {
-				t.Errorf("%s: repositories (-want +got):\n%s", query, diff)
-			}
-			for _, link := range links {
-				if strings.Contains(link, "secret") {
-					t.Errorf("%s: Link = %s", query, link)
-				}
-			}
-			if slices.Contains(sizes, 0) {
-				t.Errorf("%s: a page is empty: %v", query, sizes)
-			}
-			got, _, _ = s.follow("/v2/_catalog"+query, "repositories")
-			if diff := cmp.Diff(all, got); diff != "" {
-				t.Errorf("%s: repositories of the administrator (-want +got):\n%s", query, diff)
-			}
-		}
-		if got, _, _ := s.follow("/v2/_catalog?n=0", "repositories", "X-User", "ada"); len(got) != 0 {
-			t.Errorf("n=0: %v", got)
-		}
-		got, _, _ := s.follow("/v2/_catalog?last=secret/r05", "repositories", "X-User", "ada")
-		if diff := cmp.Diff(open[slices.Index(open, "t/r07"):], got); diff != "" {
-			t.Errorf("after a hidden one (-want +got):\n%s", diff)
-		}
-	})
-}
-
 func TestReferrersPageByLink(t *testing.T) {
 	t.Parallel()
 	eachServer(t, fakeAuth{}, func(t *testing.T, s *server) {

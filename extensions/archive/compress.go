@@ -11,7 +11,7 @@ import (
 
 // gzipLevel and the block size (pgzip's own, 1 MiB) are fixed, so that the
 // same layer gives the same blob on every machine with this version.
-const gzipLevel = 6
+const gzipLevel = 1
 
 // packer compresses one layer on all cores. It is ended by close or abort.
 type packer interface {
