@@ -10,7 +10,8 @@ import (
 )
 
 // gzipLevel and the block size (pgzip's own, 1 MiB) are fixed, so that the
-// same layer gives the same blob on every machine with this version.
+// same layer gives the same blob on every machine with this version. Level 1 is
+// several times as fast as level 6, at about 5 % more bytes.
 const gzipLevel = 1
 
 // packer compresses one layer on all cores. It is ended by close or abort.
