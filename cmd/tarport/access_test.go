@@ -201,6 +201,9 @@ func TestNamespaceThatIsNotEmpty(t *testing.T) {
 		t.Errorf("ns rm --dry-run = %d, %q, %q", code, stdout, stderr)
 	}
 	d.fail(exitFailure, "", "ns rm team", "is not empty")
+	if table := d.do("", "audit --action=manifest.push --limit=1"); !regexp.MustCompile(`admin +manifest\.push +team/app sha256:[0-9a-f]{12} +tags=\["v1"\] via=push +127\.0\.0\.1\n$`).MatchString(table) {
+		t.Errorf("audit =\n%s", table)
+	}
 	if n := listOf[namespaces.Namespace](d, "ns ls"); len(n) != 1 || n[0].Name != "team" || n[0].NamespaceUsage == nil {
 		t.Errorf("ns ls = %+v, want team with its usage", n)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -83,8 +84,11 @@ func runAudit(ctx context.Context, a *app, o auditOptions) error {
 	})
 }
 
-// eventTarget is what was changed, by its whole name.
+var longDigest = regexp.MustCompile(`^(sha\d+:[0-9a-f]{12})[0-9a-f]+$`)
+
+// eventTarget is what was changed, by its whole name, but for a digest.
 func eventTarget(e namespaces.Event) string {
+	e.Target = longDigest.ReplaceAllString(e.Target, "$1")
 	where := e.Repository
 	if where == "" {
 		where = e.Namespace
