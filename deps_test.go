@@ -32,6 +32,7 @@ var policy = map[string]allowed{
 		modules: []string{"github.com/jackc/pgx/v5", "modernc.org/sqlite", "github.com/pressly/goose/v3", godigest, xsys},
 	},
 	"internal/httpapi": {own: []string{""}},
+	"internal/client":  {own: []string{""}},
 
 	"storage": {own: []string{"", "storage/metadata"}, modules: []string{distribution, reference, godigest, imagespec, xsync, xsys}},
 	"auth":    {own: []string{"", "storage/metadata", "internal/httpapi"}, modules: []string{"github.com/golang-jwt/jwt/v5", mux, xcrypto, xsync}},
@@ -60,10 +61,11 @@ var policy = map[string]allowed{
 	},
 	"cmd/tarport": {
 		own: []string{
-			"", "storage", "storage/metadata", "auth", "registry", "extensions/archive", "extensions/namespaces", "internal/httpapi",
+			"", "storage", "storage/metadata", "auth", "registry", "extensions/archive", "extensions/namespaces",
+			"internal/httpapi", "internal/client",
 			"cmd/tarport/internal/config", "cmd/tarport/internal/server",
 		},
-		modules: []string{distribution, "github.com/spf13/cobra", "github.com/sirupsen/logrus", mux, prometheus, xsync},
+		modules: []string{distribution, "github.com/spf13/cobra", "github.com/sirupsen/logrus", mux, prometheus, xsync, "golang.org/x/term"},
 	},
 
 	// helpers of tests
@@ -142,7 +144,7 @@ func TestPolicyGoesOneWay(t *testing.T) {
 	t.Parallel()
 	ranks := map[string]int{
 		"":                 0,
-		"storage/metadata": 1, "internal/httpapi": 1,
+		"storage/metadata": 1, "internal/httpapi": 1, "internal/client": 1,
 		"storage": 2, "auth": 2,
 		"registry": 3, "extensions/archive": 3, "extensions/namespaces": 3,
 		"cmd/tarport/internal/config": 4, "cmd/tarport/internal/server": 5, "cmd/tarport": 6,

@@ -157,6 +157,11 @@ func (s *Service) granted(ctx context.Context, p tarport.Principal, asked []tarp
 				a = tarport.AccountRead
 			}
 			err := s.Authorize(ctx, p, a, g.Repository)
+			if a == tarport.Pull && tarport.ErrorCode(err) == tarport.NameUnknown && slices.Contains(g.Actions, tarport.Push) {
+				// The push may make the namespace, and docker (20.10) then looks
+				// at what it pushed with the same token.
+				err = s.Authorize(ctx, p, tarport.Push, g.Repository)
+			}
 			switch tarport.ErrorCode(err) {
 			case "":
 				if a == tarport.AccountRead {

@@ -157,7 +157,7 @@ func TestGrantedIsWhatIsAskedAndAllowed(t *testing.T) {
 		want string
 	}{
 		{"admin", tarport.Principal{UserID: 1, Admin: true}, "repository:a:pull,push,delete registry:catalog:*"},
-		{"user", tarport.Principal{UserID: 2}, "repository:a:push registry:catalog:*"}, // it may make it
+		{"user", tarport.Principal{UserID: 2}, "repository:a:pull,push registry:catalog:*"}, // it may make it, and looks at what it made
 		{"robot", tarport.Principal{UserID: 2, Robot: true}, "registry:catalog:*"},
 		{"stranger", tarport.Principal{}, ""},
 		// A restriction survives the exchange for a token.

@@ -163,7 +163,7 @@ func (p *policyTest) recount() {
 	if code := run(p.Context(), a, []string{"quota", "recount", "--registry", "http://" + p.addr}); code != exitFailure {
 		p.Errorf("quota recount without a password: exit code %d, want %d", code, exitFailure)
 	}
-	for _, bad := range []string{"--registry=nowhere", "--format=xml"} {
+	for _, bad := range []string{"--registry=ftp://nowhere", "--format=xml"} {
 		if code := run(p.Context(), a, []string{"quota", "recount", bad}); code != exitUsage {
 			p.Errorf("quota recount %s: exit code %d, want %d", bad, code, exitUsage)
 		}

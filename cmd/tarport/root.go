@@ -12,8 +12,9 @@ import (
 )
 
 // app is what the commands have of the process: data goes to out, words to
-// err.
+// err. In may be nil, and is standard input then.
 type app struct {
+	in       io.Reader
 	out, err io.Writer
 	environ  []string
 }
@@ -38,7 +39,7 @@ func run(ctx context.Context, a *app, args []string) int {
 	if err == nil {
 		return exitOK
 	}
-	_, _ = fmt.Fprintf(a.err, "tarport: %s\n", err)
+	_, _ = fmt.Fprintf(a.err, "tarport: %s\n", explain(err))
 	if _, ok := errors.AsType[usageError](err); ok {
 		_, _ = fmt.Fprintf(a.err, "\n%s", cmd.UsageString())
 		return exitUsage
@@ -55,10 +56,16 @@ func newRootCmd(a *app) *cobra.Command {
 		Args:          usage(cobra.NoArgs),
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
+	if a.in != nil {
+		cmd.SetIn(a.in)
+	}
 	cmd.SetOut(a.out)
 	cmd.SetErr(a.err)
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	cmd.AddCommand(newServeCmd(a), newConfigCmd(a), newHealthcheckCmd(a), newQuotaCmd(a), newVersionCmd(a))
+	cmd.AddCommand(
+		newServeCmd(a), newConfigCmd(a), newHealthcheckCmd(a), newQuotaCmd(a), newVersionCmd(a),
+		newLoginCmd(a), newLogoutCmd(a), newNamespaceCmd(a), newUserCmd(a), newTokenCmd(a), newRobotCmd(a), newAuditCmd(a),
+	)
 	return cmd
 }
 

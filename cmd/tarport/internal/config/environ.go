@@ -44,6 +44,9 @@ var overrides = []struct {
 const (
 	EnvFile          = "TARPORT_CONFIG"         // the file, where no argument names one
 	EnvAdminPassword = "TARPORT_ADMIN_PASSWORD" //nolint:gosec // the name of the variable, not a password
+	EnvRegistry      = "TARPORT_REGISTRY"       // the server of the commands that ask one; so are the next two
+	EnvUser          = "TARPORT_USER"
+	EnvPassword      = "TARPORT_PASSWORD" //nolint:gosec // likewise
 )
 
 // kubernetes matches what a cluster sets in every container beside a service
@@ -51,7 +54,7 @@ const (
 var kubernetes = regexp.MustCompile(`^TARPORT_(SERVICE_(HOST|PORT)(_.*)?|PORT(_\d+_.*)?)$`)
 
 func (c *Config) applyEnviron(environ []string) error {
-	known := []string{EnvFile, EnvAdminPassword}
+	known := []string{EnvFile, EnvAdminPassword, EnvRegistry, EnvUser, EnvPassword}
 	for _, o := range overrides {
 		known = append(known, o.name)
 		if v, ok := lookup(environ, o.name); ok {

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/cmd/tarport/internal/config"
+	"github.com/tarport/tarport/internal/client"
+)
+
+const defaultRegistry = "http://127.0.0.1:5000"
+
+// apiOptions are the flags of every command that asks a server.
+type apiOptions struct {
+	registry string
+	plain    bool
+	format   string // table or json; "" for a command that shows nothing
+}
+
+// apiUsage is the end of the help of a command that has others below it.
+const apiUsage = `
+
+The server is the one of --registry, or else of TARPORT_REGISTRY, or else
+` + defaultRegistry + `. The login is the one that "tarport login" or "docker
+login" has left for it, or else TARPORT_USER and TARPORT_PASSWORD, which go
+first and can be an access token or a robot's secret.`
+
+func (o *apiOptions) flags(a *app, cmd *cobra.Command) {
+	registry := config.Getenv(a.environ, config.EnvRegistry)
+	if registry == "" {
+		registry = defaultRegistry
+	}
+	cmd.PersistentFlags().StringVar(&o.registry, "registry", registry, "the server")
+	cmd.PersistentFlags().BoolVar(&o.plain, "plain-http", false, "speak HTTP without TLS to another machine, too")
+}
+
+func (o *apiOptions) formatFlag(cmd *cobra.Command) {
+	cmd.PersistentFlags().StringVar(&o.format, "format", "table", "table or json")
+}
+
+// check is for what the flags hold.
+func (o *apiOptions) check() (*url.URL, error) {
+	if o.format != "" && o.format != "table" && o.format != "json" {
+		return nil, usageError{fmt.Errorf("--format %q is neither table nor json", o.format)}
+	}
+	u, err := client.ParseRegistry(o.registry, o.plain)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	return u, nil
+}
+
+// client returns a client of the server with the login that there is for it.
+func (o *apiOptions) client(ctx context.Context, a *app) (*client.Client, error) {
+	u, err := o.check()
+	if err != nil {
+		return nil, err
+	}
+	who := client.Credential{
+		User:     config.Getenv(a.environ, config.EnvUser),
+		Password: tarport.Secret(config.Getenv(a.environ, config.EnvPassword)),
+	}
+	if who.Password != "" {
+		if who.User == "" {
+			who.User = "admin"
+		}
+		return client.New(client.Options{Registry: u, Credential: who}), nil
+	}
+	logins, err := a.logins()
+	if err != nil {
+		return nil, err
+	}
+	if who, err = logins.Get(ctx, u.Host); err != nil {
+		return nil, err
+	}
+	if who.Empty() {
+		return nil, fmt.Errorf("there is no login for %s: use tarport login --registry %s", u.Host, o.registry)
+	}
+	return client.New(client.Options{Registry: u, Credential: who, Renewed: func(ctx context.Context, c client.Credential) error {
+		_, err := logins.Put(ctx, u.Host, c)
+		return err
+	}}), nil
+}
+
+// logins are docker's, of the user who runs the command.
+func (a *app) logins() (*client.Logins, error) {
+	dir := config.Getenv(a.environ, "DOCKER_CONFIG")
+	if dir == "" {
+		home := config.Getenv(a.environ, "HOME")
+		if home == "" {
+			var err error
+			if home, err = os.UserHomeDir(); err != nil {
+				return nil, fmt.Errorf("find docker's logins: %w", err)
+			}
+		}
+		dir = filepath.Join(home, ".docker")
+	}
+	return client.NewLogins(client.LoginsOptions{
+		Dir: dir, Memory: config.Getenv(a.environ, "DOCKER_AUTH_CONFIG"), Environ: a.environ, Err: a.err,
+	}), nil
+}
+
+// explain adds to an error of the server's own where its log has more.
+func explain(err error) error {
+	e, ok := errors.AsType[*client.Error](err)
+	if ok && e.Status >= http.StatusInternalServerError && e.RequestID != "" && !strings.Contains(e.Message, e.RequestID) {
+		return fmt.Errorf("%w (request id %s)", err, e.RequestID)
+	}
+	return err
+}
+
+// collect reads a whole list, or the first of it where most is not 0.
+func collect[T any](ctx context.Context, c *client.Client, path string, query url.Values, most int) ([]T, error) {
+	items := []T{}
+	for item, err := range client.List[T](ctx, c, path, query) {
+		if err != nil {
+			return nil, err
+		}
+		if items = append(items, item); len(items) == most {
+			break
+		}
+	}
+	return items, nil
+}
+
+// showList prints a list, as a table under the head or as a JSON array.
+func showList[T any](out io.Writer, format string, items []T, head string, row func(T) []string) error {
+	if format == "json" {
+		return writeJSON(out, items)
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	_, _ = fmt.Fprintln(w, strings.Join(strings.Fields(head), "\t"))
+	for _, item := range items {
+		cells := row(item)
+		for i, cell := range cells {
+			if cell == "" {
+				cells[i] = "-"
+			}
+		}
+		_, _ = fmt.Fprintln(w, strings.Join(cells, "\t"))
+	}
+	return w.Flush()
+}
+
+// showOne prints one thing, as lines of names and values in turn, or as JSON.
+func showOne(out io.Writer, format string, v any, cells ...string) error {
+	if format == "json" {
+		return writeJSON(out, v)
+	}
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for i := 0; i+1 < len(cells); i += 2 {
+		value := cells[i+1]
+		if value == "" {
+			value = "-"
+		}
+		_, _ = fmt.Fprintf(w, "%s\t%s\n", cells[i], value)
+	}
+	return w.Flush()
+}
+
+func writeJSON(out io.Writer, v any) error {
+	e := json.NewEncoder(out)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// say writes words for people.
+func (a *app) say(format string, args ...any) {
+	_, _ = fmt.Fprintf(a.err, format+"\n", args...)
+}
+
+// stamp is a time in a table; "" for none.
+func stamp(t *time.Time) string {
+	if t == nil {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}
+
+// expires is the end of something in a table.
+func expires(t *time.Time) string {
+	if t == nil {
+		return "never"
+	}
+	return stamp(t)
+}
+
+// bytesText is a number of bytes as people read it.
+func bytesText(n int64) string {
+	if n < 1<<10 {
+		return strconv.FormatInt(n, 10) + " B"
+	}
+	f, units := float64(n), "KMGTPE"
+	for f >= 1<<10 && units != "" {
+		f /= 1 << 10
+		if f < 1<<10 {
+			break
+		}
+		units = units[1:]
+	}
+	return strconv.FormatFloat(f, 'f', 1, 64) + " " + units[:1] + "iB"
+}
+
+// pathf is a path of the API, with its parts escaped.
+func pathf(format string, parts ...string) string {
+	escaped := make([]any, len(parts))
+	for i, p := range parts {
+		escaped[i] = url.PathEscape(p)
+	}
+	return fmt.Sprintf(format, escaped...)
+}
