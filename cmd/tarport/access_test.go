@@ -208,8 +208,8 @@ func TestNamespaceThatIsNotEmpty(t *testing.T) {
 		t.Errorf("ns ls = %+v, want team with its usage", n)
 	}
 	d.do("", "ns rm team --force")
-	if resp, _ := p.do(t, http.MethodGet, "/v2/team/app/blobs/"+digest.FromBytes(config).String(), nil); resp.StatusCode != http.StatusNotFound {
-		t.Errorf("a blob of it: %s, want 404", resp.Status)
+	if a := p.do(t, http.MethodGet, "/v2/team/app/blobs/"+digest.FromBytes(config).String(), nil); a.status != http.StatusNotFound {
+		t.Errorf("a blob of it: %d, want 404", a.status)
 	}
 	if n := listOf[namespaces.Namespace](d, "ns ls"); n == nil || len(n) != 0 {
 		t.Errorf("ns ls = %#v, want an empty array", n)
