@@ -488,7 +488,7 @@ func TestASweepTakesFilesThatNoSessionKnowsOnceTheyAreOld(t *testing.T) {
 		for _, c := range []struct {
 			age, after time.Duration
 			want       int
-		}{{time.Hour, 0, 0}, {time.Hour, time.Hour + time.Minute, 1}, {time.Hour, 0, 0}} {
+		}{{time.Hour, 0, 0}, {time.Hour, 2 * time.Hour, 1}, {time.Hour, 0, 0}} {
 			s.clock.advance(c.after)
 			n, err := s.Sweep(t.Context(), c.age)
 			check(t, "Sweep", err)
@@ -506,15 +506,20 @@ func TestRunSweepsAtItsStartAndEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	s := onSQLite(t)
 	write(t, s.files, "orphan", 0, "left by a crash")
-	old := time.Now().Add(-time.Second)
+	old := s.clock.now().Add(-time.Second)
 	check(t, "Chtimes", os.Chtimes(s.root+stagedPath("orphan"), old, old))
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
+	limit := time.After(20 * time.Second)
 	for len(s.staged(t)) > 0 {
-		<-tick.C
+		select {
+		case <-tick.C:
+		case <-limit:
+			t.Fatal("waited in vain for the sweep")
+		}
 	}
 	cancel()
 	check(t, "Run", <-done)
