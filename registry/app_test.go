@@ -377,8 +377,10 @@ func TestClientsThatHangUpLeaveNothingVisible(t *testing.T) { //nolint:parallelt
 func TestForwardedHeadersMoveNoLocationOfAnUpload(t *testing.T) {
 	t.Parallel()
 	s := newServer(t, fakeAuth{})
-	evil := []string{"X-Forwarded-Host", "evil.example", "X-Forwarded-Proto", "https", "X-Forwarded-Prefix", "/evil",
-		"Forwarded", "host=evil.example;proto=https", "Host", "evil.example"}
+	evil := []string{
+		"X-Forwarded-Host", "evil.example", "X-Forwarded-Proto", "https", "X-Forwarded-Prefix", "/evil",
+		"Forwarded", "host=evil.example;proto=https", "Host", "evil.example",
+	}
 	b := randomBytes(1000, 1)
 	at := s.location(s.want(s.do("POST", "/v2/a/b/blobs/uploads/", nil, evil...), 202, ""))
 	at = s.location(s.want(s.do("PATCH", at, bytes.NewReader(b), evil...), 202, ""))

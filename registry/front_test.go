@@ -41,15 +41,29 @@ func TestTheRightIsAskedForOnceAndBeforeAnythingIsTouched(t *testing.T) {
 	state := mustQuery(t, at, "_state")
 	id := at[strings.LastIndexByte(at, '/')+1 : strings.IndexByte(at, '?')]
 	for _, c := range []struct{ method, path, action string }{
-		{"GET", "tags/list", "pull"}, {"GET", "tags/list?n=x", "pull"},
-		{"GET", "manifests/1.0", "pull"}, {"HEAD", "manifests/1.0", "pull"}, {"GET", "manifests/" + d.String(), "pull"}, {"GET", "manifests/-bad", "pull"},
-		{"PUT", "manifests/2.0", "push"}, {"DELETE", "manifests/1.0", "delete"}, {"DELETE", "manifests/" + d.String(), "delete"},
-		{"GET", "blobs/" + d.String(), "pull"}, {"HEAD", "blobs/" + d.String(), "pull"}, {"GET", "blobs/bad", "pull"}, {"DELETE", "blobs/" + d.String(), "delete"},
-		{"GET", "referrers/" + d.String(), "pull"}, {"GET", "referrers/bad", "pull"},
-		{"POST", "blobs/uploads/", "push"}, {"POST", "blobs/uploads/?digest=" + d.String(), "push"}, {"POST", "blobs/uploads/?digest=bad", "push"},
+		{"GET", "tags/list", "pull"},
+		{"GET", "tags/list?n=x", "pull"},
+		{"GET", "manifests/1.0", "pull"},
+		{"HEAD", "manifests/1.0", "pull"},
+		{"GET", "manifests/" + d.String(), "pull"},
+		{"GET", "manifests/-bad", "pull"},
+		{"PUT", "manifests/2.0", "push"},
+		{"DELETE", "manifests/1.0", "delete"},
+		{"DELETE", "manifests/" + d.String(), "delete"},
+		{"GET", "blobs/" + d.String(), "pull"},
+		{"HEAD", "blobs/" + d.String(), "pull"},
+		{"GET", "blobs/bad", "pull"},
+		{"DELETE", "blobs/" + d.String(), "delete"},
+		{"GET", "referrers/" + d.String(), "pull"},
+		{"GET", "referrers/bad", "pull"},
+		{"POST", "blobs/uploads/", "push"},
+		{"POST", "blobs/uploads/?digest=" + d.String(), "push"},
+		{"POST", "blobs/uploads/?digest=bad", "push"},
 		{"POST", "blobs/uploads/?from=a/b&mount=" + d.String(), "push"},
-		{"GET", "blobs/uploads/" + id + "?_state=" + state, "push"}, {"PATCH", "blobs/uploads/" + id + "?_state=" + state, "push"},
-		{"PUT", "blobs/uploads/" + id + "?_state=" + state + "&digest=" + d.String(), "push"}, {"DELETE", "blobs/uploads/" + id + "?_state=" + state, "push"},
+		{"GET", "blobs/uploads/" + id + "?_state=" + state, "push"},
+		{"PATCH", "blobs/uploads/" + id + "?_state=" + state, "push"},
+		{"PUT", "blobs/uploads/" + id + "?_state=" + state + "&digest=" + d.String(), "push"},
+		{"DELETE", "blobs/uploads/" + id + "?_state=" + state, "push"},
 	} {
 		var bodies [2]string
 		for i, repository := range []string{"a/b", "a/none"} {
@@ -82,8 +96,14 @@ func TestAReaderCannotChangeAnything(t *testing.T) {
 	d, m := s.image("a/b", "1.0", 1, nil, nil)
 	s.want(s.do("GET", "/v2/a/b/manifests/1.0", nil, "X-User", "ada"), 200, "")
 	for _, c := range [][2]string{
-		{"PUT", "manifests/1.0"}, {"DELETE", "manifests/1.0"}, {"DELETE", "manifests/" + d.String()}, {"DELETE", "blobs/" + d.String()},
-		{"POST", "blobs/uploads/"}, {"PATCH", "blobs/uploads/x"}, {"PUT", "blobs/uploads/x"}, {"DELETE", "blobs/uploads/x"},
+		{"PUT", "manifests/1.0"},
+		{"DELETE", "manifests/1.0"},
+		{"DELETE", "manifests/" + d.String()},
+		{"DELETE", "blobs/" + d.String()},
+		{"POST", "blobs/uploads/"},
+		{"PATCH", "blobs/uploads/x"},
+		{"PUT", "blobs/uploads/x"},
+		{"DELETE", "blobs/uploads/x"},
 	} {
 		s.want(s.do(c[0], "/v2/a/b/"+c[1], bytes.NewReader(m), "X-User", "ada"), 403, tarport.Denied)
 	}
@@ -117,10 +137,21 @@ func TestWhatIsOurOwnFaultIsNotToldInWords(t *testing.T) {
 			fail(t, s)
 			failed := 0
 			for _, c := range [][2]string{
-				{"GET", "/v2/a/b/manifests/other"}, {"PUT", "/v2/a/b/manifests/1.0"}, {"DELETE", "/v2/a/b/manifests/1.0"}, {"GET", "/v2/a/b/tags/list?n=7"}, {"GET", "/v2/_catalog?n=7"},
-				{"GET", "/v2/a/b/blobs/" + digest.FromString("x").String()}, {"HEAD", "/v2/a/b/blobs/" + digest.FromString("x").String()}, {"DELETE", "/v2/a/b/blobs/" + d.String()},
-				{"GET", "/v2/a/b/referrers/" + digest.FromString("x").String()}, {"POST", "/v2/a/b/blobs/uploads/"}, {"POST", "/v2/a/b/blobs/uploads/?digest=" + d.String()},
-				{"GET", at}, {"PATCH", at}, {"PUT", finishing(at, d)}, {"DELETE", at},
+				{"GET", "/v2/a/b/manifests/other"},
+				{"PUT", "/v2/a/b/manifests/1.0"},
+				{"DELETE", "/v2/a/b/manifests/1.0"},
+				{"GET", "/v2/a/b/tags/list?n=7"},
+				{"GET", "/v2/_catalog?n=7"},
+				{"GET", "/v2/a/b/blobs/" + digest.FromString("x").String()},
+				{"HEAD", "/v2/a/b/blobs/" + digest.FromString("x").String()},
+				{"DELETE", "/v2/a/b/blobs/" + d.String()},
+				{"GET", "/v2/a/b/referrers/" + digest.FromString("x").String()},
+				{"POST", "/v2/a/b/blobs/uploads/"},
+				{"POST", "/v2/a/b/blobs/uploads/?digest=" + d.String()},
+				{"GET", at},
+				{"PATCH", at},
+				{"PUT", finishing(at, d)},
+				{"DELETE", at},
 			} {
 				a := s.do(c[0], c[1], bytes.NewReader(m), "Content-Type", ocispec.MediaTypeImageManifest)
 				if a.StatusCode < 500 {

@@ -63,8 +63,10 @@ func (s *server) empty(puts ...storage.ManifestPut) {
 
 // emptyIndex is an index of nothing.
 func emptyIndex(repository, note string, subject *ocispec.Descriptor, tags ...string) storage.ManifestPut {
-	b, err := json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
-		ArtifactType: "x/" + note[:1], Manifests: []ocispec.Descriptor{}, Subject: subject, Annotations: map[string]string{"note": note}})
+	b, err := json.Marshal(ocispec.Index{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex,
+		ArtifactType: "x/" + note[:1], Manifests: []ocispec.Descriptor{}, Subject: subject, Annotations: map[string]string{"note": note},
+	})
 	if err != nil {
 		panic(err)
 	}
@@ -141,9 +143,14 @@ func TestHostileParametersAreTheClientsFault(t *testing.T) {
 				s.code(a)
 			}
 			for _, c := range [][2]string{
-				{"POST", "/v2/a/b/blobs/uploads/?mount=" + h}, {"POST", "/v2/a/b/blobs/uploads/?digest=" + h},
-				{"PATCH", "/v2/a/b/blobs/uploads/" + h}, {"PUT", "/v2/a/b/blobs/uploads/x?digest=" + d.String() + "&_state=" + h},
-				{"PUT", "/v2/a/b/manifests/1.0?tag=" + h}, {"PUT", "/v2/a/b/manifests/" + h}, {"DELETE", "/v2/a/b/manifests/" + h}, {"DELETE", "/v2/a/b/blobs/" + h},
+				{"POST", "/v2/a/b/blobs/uploads/?mount=" + h},
+				{"POST", "/v2/a/b/blobs/uploads/?digest=" + h},
+				{"PATCH", "/v2/a/b/blobs/uploads/" + h},
+				{"PUT", "/v2/a/b/blobs/uploads/x?digest=" + d.String() + "&_state=" + h},
+				{"PUT", "/v2/a/b/manifests/1.0?tag=" + h},
+				{"PUT", "/v2/a/b/manifests/" + h},
+				{"DELETE", "/v2/a/b/manifests/" + h},
+				{"DELETE", "/v2/a/b/blobs/" + h},
 			} {
 				if a := s.do(c[0], c[1], strings.NewReader("{}"), "Content-Type", ocispec.MediaTypeImageManifest, "Content-Range", "0-1"); a.StatusCode/100 != 4 {
 					t.Errorf("%s %.80s: %d %s, want 4xx", c[0], c[1], a.StatusCode, a.body)

@@ -219,9 +219,11 @@ func (s *server) image(repository, tag string, seed uint64, annotations map[stri
 	s.Helper()
 	layer := randomBytes(1000, seed)
 	config := []byte(`{"architecture":"amd64","os":"linux"}`)
-	m := ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Annotations: annotations, Subject: subject,
+	m := ocispec.Manifest{
+		MediaType: ocispec.MediaTypeImageManifest, Annotations: annotations, Subject: subject,
 		Config: ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: s.pushBlob(repository, config), Size: int64(len(config))},
-		Layers: []ocispec.Descriptor{{MediaType: ocispec.MediaTypeImageLayer, Digest: s.pushBlob(repository, layer), Size: int64(len(layer))}}}
+		Layers: []ocispec.Descriptor{{MediaType: ocispec.MediaTypeImageLayer, Digest: s.pushBlob(repository, layer), Size: int64(len(layer))}},
+	}
 	m.SchemaVersion = 2
 	if subject != nil {
 		m.ArtifactType = "application/vnd.example.sbom"

@@ -2,7 +2,6 @@ package storage
 
 import (
 	"bytes"
-
 	"errors"
 	"fmt"
 	"io"
@@ -283,8 +282,13 @@ func TestDistributionsTagService(t *testing.T) {
 			want  []string
 			eof   bool
 		}{
-			{2, "", []string{"B", "a"}, false}, {2, "a", []string{"c", "d"}, true}, {1, "c", []string{"d"}, true},
-			{10, "", []string{"B", "a", "c", "d"}, true}, {10, "b", []string{"c", "d"}, true}, {-1, "a", []string{"c", "d"}, true}, {5, "d", nil, true},
+			{2, "", []string{"B", "a"}, false},
+			{2, "a", []string{"c", "d"}, true},
+			{1, "c", []string{"d"}, true},
+			{10, "", []string{"B", "a", "c", "d"}, true},
+			{10, "b", []string{"c", "d"}, true},
+			{-1, "a", []string{"c", "d"}, true},
+			{5, "d", nil, true},
 		} {
 			got, err := tags.List(ctx, c.limit, c.last)
 			if c.eof != errors.Is(err, io.EOF) && len(got) != c.limit || err != nil && !errors.Is(err, io.EOF) {

@@ -30,8 +30,10 @@ func configOf(layers ...string) []byte {
 
 // imageOf is an image with layers of these contents.
 func imageOf(layers ...string) *testImage {
-	img := &testImage{mediaType: ocispec.MediaTypeImageManifest, config: describeBytes(ocispec.MediaTypeImageConfig, configOf(layers...)),
-		layers: []ocispec.Descriptor{}}
+	img := &testImage{
+		mediaType: ocispec.MediaTypeImageManifest, config: describeBytes(ocispec.MediaTypeImageConfig, configOf(layers...)),
+		layers: []ocispec.Descriptor{},
+	}
 	for _, l := range layers {
 		img.layers = append(img.layers, describeBytes(ocispec.MediaTypeImageLayerGzip, []byte(l)))
 	}

@@ -91,14 +91,34 @@ func plain(err error) error {
 }
 
 func (d *document) check(mediaType string) error {
-	isIndex := false
+	if err := d.checkShape(mediaType); err != nil {
+		return err
+	}
+	if n := len(d.Layers) + len(d.Manifests); n > maxDescriptors {
+		return fmt.Errorf("it names %d things, at most %d are allowed", n, maxDescriptors)
+	}
+	if err := checkMediaType(d.ArtifactType); err != nil {
+		return fmt.Errorf("artifactType: %w", err)
+	}
+	return d.each(checkDescriptor)
+}
+
+// isIndexType tells the two kinds of manifests apart.
+func isIndexType(mediaType string) (bool, error) {
 	switch mediaType {
 	case ocispec.MediaTypeImageIndex, MediaTypeDockerManifestList:
-		isIndex = true
+		return true, nil
 	case ocispec.MediaTypeImageManifest, MediaTypeDockerManifest:
-	default:
-		return fmt.Errorf("its type %q is not one of %s, %s, %s, %s", mediaType, ocispec.MediaTypeImageManifest,
-			ocispec.MediaTypeImageIndex, MediaTypeDockerManifest, MediaTypeDockerManifestList)
+		return false, nil
+	}
+	return false, fmt.Errorf("its type %q is not one of %s, %s, %s, %s", mediaType, ocispec.MediaTypeImageManifest,
+		ocispec.MediaTypeImageIndex, MediaTypeDockerManifest, MediaTypeDockerManifestList)
+}
+
+func (d *document) checkShape(mediaType string) error {
+	isIndex, err := isIndexType(mediaType)
+	if err != nil {
+		return err
 	}
 	switch {
 	case d.SchemaVersion != 2:
@@ -113,13 +133,8 @@ func (d *document) check(mediaType string) error {
 		return errors.New("it was sent as an index and has no manifests")
 	case !isIndex && (d.Config == nil || d.Layers == nil):
 		return errors.New("it was sent as an image and has not both config and layers")
-	case len(d.Layers)+len(d.Manifests) > maxDescriptors:
-		return fmt.Errorf("it names %d things, at most %d are allowed", len(d.Layers)+len(d.Manifests), maxDescriptors)
 	}
-	if err := checkMediaType(d.ArtifactType); err != nil {
-		return fmt.Errorf("artifactType: %w", err)
-	}
-	return d.each(checkDescriptor)
+	return nil
 }
 
 func (d *document) each(fn func(where string, desc *ocispec.Descriptor) error) error {

@@ -49,8 +49,10 @@ func TestManifestsThatAreTaken(t *testing.T) {
 		mediaType, payload string
 		want               metadata.Manifest // without what all have
 	}{
-		"an image": {ociImage, image(`"mediaType":"` + ociImage + `",`),
-			metadata.Manifest{ArtifactType: "application/x", References: []metadata.ManifestReference{config, layer}}},
+		"an image": {
+			ociImage, image(`"mediaType":"` + ociImage + `",`),
+			metadata.Manifest{ArtifactType: "application/x", References: []metadata.ManifestReference{config, layer}},
+		},
 		"an image without mediaType":  {ociImage, image(``), metadata.Manifest{ArtifactType: "application/x", References: []metadata.ManifestReference{config, layer}}},
 		"a null mediaType is absent":  {ociImage, image(`"mediaType":null,`), metadata.Manifest{ArtifactType: "application/x", References: []metadata.ManifestReference{config, layer}}},
 		"a null subject is absent":    {ociImage, image(`"subject":null,`), metadata.Manifest{ArtifactType: "application/x", References: []metadata.ManifestReference{config, layer}}},
@@ -66,12 +68,16 @@ func TestManifestsThatAreTaken(t *testing.T) {
 		"white space round it":        {ociImage, "\n\t " + image(``) + " \r\n", metadata.Manifest{ArtifactType: "application/x", References: []metadata.ManifestReference{config, layer}}},
 		"data that is right":          {ociImage, `{"schemaVersion":2,"config":` + desc(`,"data":"YQ=="`) + `,"layers":[]}`, metadata.Manifest{ArtifactType: "application/x", References: []metadata.ManifestReference{config}}},
 		"a platform, urls and sha512": {ociIndex, `{"schemaVersion":2,"manifests":[{"digest":"` + digestB + `","size":3,"urls":["https://x"],"platform":{"os":"linux","architecture":"arm64","os.version":"1","variant":"v8"}}]}`, metadata.Manifest{References: []metadata.ManifestReference{{Kind: metadata.KindManifest, Digest: digestB, Size: 3}}}},
-		"layers that are elsewhere": {ociImage, `{"schemaVersion":2,"config":` + desc("") + `,"layers":[
+		"layers that are elsewhere": {
+			ociImage, `{"schemaVersion":2,"config":` + desc("") + `,"layers":[
 			{"mediaType":"application/vnd.oci.image.layer.nondistributable.v1.tar+gzip","digest":"` + digestA + `","size":1},
 			{"mediaType":"application/vnd.docker.image.rootfs.foreign.diff.tar.gzip","digest":"` + digestA + `","size":1},` + desc("") + `]}`,
-			metadata.Manifest{ArtifactType: "application/x", References: []metadata.ManifestReference{config, ref(metadata.KindForeign), ref(metadata.KindForeign), layer}}},
-		"2000 layers": {ociImage, `{"schemaVersion":2,"config":` + desc("") + `,"layers":[` + strings.Repeat(desc("")+",", 1999) + desc("") + `]}`,
-			metadata.Manifest{ArtifactType: "application/x", References: append([]metadata.ManifestReference{config}, slices.Repeat([]metadata.ManifestReference{layer}, 2000)...)}},
+			metadata.Manifest{ArtifactType: "application/x", References: []metadata.ManifestReference{config, ref(metadata.KindForeign), ref(metadata.KindForeign), layer}},
+		},
+		"2000 layers": {
+			ociImage, `{"schemaVersion":2,"config":` + desc("") + `,"layers":[` + strings.Repeat(desc("")+",", 1999) + desc("") + `]}`,
+			metadata.Manifest{ArtifactType: "application/x", References: append([]metadata.ManifestReference{config}, slices.Repeat([]metadata.ManifestReference{layer}, 2000)...)},
+		},
 		"nested 32 deep": {ociImage, image(`"x":` + strings.Repeat(`[`, 31) + strings.Repeat(`]`, 31) + `,`), metadata.Manifest{ArtifactType: "application/x", References: []metadata.ManifestReference{config, layer}}},
 		"4 MiB":          {ociImage, padded(MaxManifest), metadata.Manifest{ArtifactType: "application/x", References: []metadata.ManifestReference{config, layer}}},
 	} {

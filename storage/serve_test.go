@@ -28,7 +28,7 @@ func (s *testStore) serve(tb testing.TB, d digest.Digest, header ...string) (*ht
 	if err := s.ServeBlob(tb.Context(), w, r, "a/b", d); err != nil {
 		return nil, nil, err
 	}
-	return w.Result(), w.Body.Bytes(), nil //nolint:bodyclose // a recorder's
+	return w.Result(), w.Body.Bytes(), nil
 }
 
 func TestABlobIsServedWholeWithWhatTellsAboutIt(t *testing.T) {

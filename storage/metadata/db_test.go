@@ -15,7 +15,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/database"
 
 	"github.com/tarport/tarport"
 	"github.com/tarport/tarport/internal/pgtest"
@@ -156,8 +155,10 @@ func (db *testDB) pushBlob(tb testing.TB, repository, content string, lease time
 // kind before it: "layer:abc".
 func manifest(payload string, references ...string) Manifest {
 	d := digestOf(payload)
-	m := Manifest{Digest: d, MediaType: "application/vnd.oci.image.manifest.v1+json", Payload: []byte(payload),
-		Descriptor: `{"digest":"` + d.String() + `"}`}
+	m := Manifest{
+		Digest: d, MediaType: "application/vnd.oci.image.manifest.v1+json", Payload: []byte(payload),
+		Descriptor: `{"digest":"` + d.String() + `"}`,
+	}
 	for _, r := range references {
 		kind, content, _ := strings.Cut(r, ":")
 		m.References = append(m.References, ManifestReference{Kind: kind, Digest: digestOf(content), Size: int64(len(content))})
@@ -167,8 +168,10 @@ func manifest(payload string, references ...string) Manifest {
 
 // put makes a ManifestPut with long leases.
 func (db *testDB) put(repository string, m Manifest, tags ...string) ManifestPut {
-	return ManifestPut{Repository: repository, Manifest: m, Tags: tags, By: "alice", Via: "push",
-		Lease: db.clock.in(48 * time.Hour), RenewBefore: db.clock.in(24 * time.Hour)}
+	return ManifestPut{
+		Repository: repository, Manifest: m, Tags: tags, By: "alice", Via: "push",
+		Lease: db.clock.in(48 * time.Hour), RenewBefore: db.clock.in(24 * time.Hour),
+	}
 }
 
 func (db *testDB) mustPut(tb testing.TB, puts ...ManifestPut) {
@@ -240,7 +243,7 @@ func TestMigrationsGoDownAndUpAgain(t *testing.T) {
 			db.group.close() // it has the only connection that writes
 			defer func() { db.group = nil }()
 		}
-		p, err := goose.NewProvider(database.Dialect(d), db.write, dialectFS{dir, columnTypes[db.dialect]}, goose.WithDisableGlobalRegistry(true))
+		p, err := goose.NewProvider(d, db.write, dialectFS{dir, columnTypes[db.dialect]}, goose.WithDisableGlobalRegistry(true))
 		check(t, "NewProvider", err)
 		_, err = p.DownTo(t.Context(), 0)
 		check(t, "DownTo(0)", err)

@@ -225,8 +225,10 @@ func TestSixtyFourWritersAtOnceAllGetTheirRow(t *testing.T) {
 			wg.Go(func() {
 				for i := range each {
 					content := fmt.Sprintf("%d-%d", w, i)
-					err := db.PutBlob(t.Context(), BlobPut{Digest: digestOf(content), Size: 1,
-						Repository: fmt.Sprintf("ns%d/repo", w%8), Lease: db.clock.in(time.Hour)})
+					err := db.PutBlob(t.Context(), BlobPut{
+						Digest: digestOf(content), Size: 1,
+						Repository: fmt.Sprintf("ns%d/repo", w%8), Lease: db.clock.in(time.Hour),
+					})
 					errs[w] = errors.Join(errs[w], err)
 				}
 			})

@@ -96,7 +96,9 @@ func TestWhatAManifestMayNameWithoutItsBeingHere(t *testing.T) {
 		child := manifest("child")
 		db.mustPut(t, db.put("a/b", child))
 		for _, references := range [][]string{
-			{"foreign:elsewhere"}, {"manifest:elsewhere"}, {"manifest:child"},
+			{"foreign:elsewhere"},
+			{"manifest:elsewhere"},
+			{"manifest:child"},
 			{"manifest:blob"}, // as in BuildKit's caches
 		} {
 			db.mustPut(t, db.put("a/b", manifest(fmt.Sprint(references), references...)))

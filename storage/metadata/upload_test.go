@@ -166,8 +166,10 @@ func TestTheHoldOfAReplicaThatDiedEnds(t *testing.T) {
 		"SaveUpload":    dead.save(t, "one", "dead", 9),
 		"ReleaseUpload": dead.ReleaseUpload(t.Context(), "one", "dead"),
 		"DeleteUpload":  dead.DeleteUpload(t.Context(), "one", "dead"),
-		"PutBlob": dead.PutBlob(t.Context(), BlobPut{Digest: digestOf("x"), Size: 1, Repository: "a/b",
-			Upload: "one", Holder: "dead", Lease: dead.clock.now()}),
+		"PutBlob": dead.PutBlob(t.Context(), BlobPut{
+			Digest: digestOf("x"), Size: 1, Repository: "a/b",
+			Upload: "one", Holder: "dead", Lease: dead.clock.now(),
+		}),
 	} {
 		wantCode(t, what+" of the one that was thought dead", err, tarport.BlobUploadUnknown)
 	}
