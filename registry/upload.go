@@ -47,8 +47,12 @@ func (g *Registry) startUpload(w http.ResponseWriter, rq *request) error {
 // client does not name.
 const maxSources = 100
 
-// mount links a blob of another repository that the client may pull from.
+// mount links a blob of another repository that the client may pull from. What
+// counts is its right as it is now, not the scope of its token: a client that
+// does not know the source cannot name it when it asks for one.
 func (g *Registry) mount(rq *request, from string, dgst digest.Digest) (bool, error) {
+	owner := rq.principal
+	owner.Scope = nil
 	sources := []string{from}
 	if from == "" { // distribution spec 1.1, "Mounting a blob from another repository": the registry may look itself
 		var err error
@@ -57,7 +61,7 @@ func (g *Registry) mount(rq *request, from string, dgst digest.Digest) (bool, er
 		}
 	}
 	for _, source := range sources {
-		if tarport.CheckRepository(source) != nil || g.auth.Authorize(rq.Context(), rq.principal, tarport.Pull, source) != nil {
+		if tarport.CheckRepository(source) != nil || g.auth.Authorize(rq.Context(), owner, tarport.Pull, source) != nil {
 			continue
 		}
 		_, err := g.store.MountBlob(rq.Context(), source, rq.repository, dgst)

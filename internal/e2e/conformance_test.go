@@ -58,12 +58,12 @@ func TestConformance(t *testing.T) {
 	}{
 		{
 			name:      "defaults",
-			minPassed: 680, maxSkipped: 6,
+			minPassed: 693, maxSkipped: 2,
 		},
 		{
 			name:      "defaults on PostgreSQL",
 			server:    []string{"TARPORT_DATABASE_DSN=" + pgtest.DSN(t)},
-			minPassed: 680, maxSkipped: 6,
+			minPassed: 693, maxSkipped: 2,
 		},
 		{
 			name:   "tag parameters, sparse manifests and upload cancel",
@@ -71,7 +71,7 @@ func TestConformance(t *testing.T) {
 			suite: []string{
 				"OCI_API_MANIFESTS_TAG_PARAM=true", "OCI_DATA_SPARSE=true", "OCI_API_BLOBS_UPLOAD_CANCEL=true",
 			},
-			minPassed: 810, maxSkipped: 4,
+			minPassed: 830, maxSkipped: 0,
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
