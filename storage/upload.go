@@ -52,6 +52,11 @@ func (s *Store) heldUntil() time.Time { return s.o.Now().Add(holdFor) }
 
 func (s *Store) expiry() time.Time { return s.o.Now().Add(s.o.UploadExpiry) }
 
+// idleUpload is after what time without a request a session does not count
+// among those that its user has open. Clients that are killed leave theirs,
+// and must not lock their user out until those expire.
+const idleUpload = time.Hour
+
 // NewUpload begins an upload session in a repository. TOOMANYREQUESTS where
 // the user has too many open.
 func (s *Store) NewUpload(ctx context.Context, repository string) (*Upload, error) {
@@ -59,7 +64,7 @@ func (s *Store) NewUpload(ctx context.Context, repository string) (*Upload, erro
 		return nil, err
 	}
 	p := tarport.PrincipalFrom(ctx)
-	n, err := s.db.CountUploads(ctx, p.UserID)
+	n, err := s.db.CountUploads(ctx, p.UserID, s.expiry().Add(-idleUpload))
 	if err != nil {
 		return nil, err
 	}

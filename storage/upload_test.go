@@ -519,3 +519,17 @@ func TestRunSweepsAtItsStartAndEndsWithItsContext(t *testing.T) {
 	cancel()
 	check(t, "Run", <-done)
 }
+
+func TestSessionsThatNobodyGoesOnWithDoNotLockTheirUserOut(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *testStore) {
+		s.o.MaxUploads = 1
+		_, err := s.NewUpload(as(t, 7), "a/b")
+		check(t, "NewUpload", err)
+		_, err = s.NewUpload(as(t, 7), "a/b")
+		wantCode(t, "a second at once", err, tarport.TooManyRequests)
+		s.clock.advance(idleUpload)
+		_, err = s.NewUpload(as(t, 7), "a/b")
+		check(t, "NewUpload after an idle hour", err)
+	})
+}

@@ -36,7 +36,7 @@ const (
 	existsUpload      = `SELECT id FROM uploads WHERE id = $1`
 	takeExpiredUpload = `UPDATE uploads SET holder = $2, held_until = $3
 		WHERE id = $1 AND expires_at <= $4 AND (holder = '' OR held_until <= $4)`
-	countUploads = `SELECT COUNT(*) FROM uploads WHERE principal = $1`
+	countUploads = `SELECT COUNT(*) FROM uploads WHERE principal = $1 AND expires_at > $2`
 )
 
 var errUploadLost = tarport.Errorf(tarport.BlobUploadUnknown, "the upload session is not known: it was finished, cancelled, or has expired")
@@ -248,9 +248,9 @@ func (db *DB) HasUpload(ctx context.Context, id string) (bool, error) {
 	return db.view().row(ctx, existsUpload, []any{id}, &s)
 }
 
-// CountUploads tells how many sessions a user has open.
-func (db *DB) CountUploads(ctx context.Context, principal int64) (n int, err error) {
-	_, err = db.view().row(ctx, countUploads, []any{principal}, &n)
+// CountUploads tells how many sessions a user has open that expire after that.
+func (db *DB) CountUploads(ctx context.Context, principal int64, after time.Time) (n int, err error) {
+	_, err = db.view().row(ctx, countUploads, []any{principal, after.UnixMicro()}, &n)
 	return n, err
 }
 

@@ -239,7 +239,7 @@ func TestSessionsAreCountedByWhoBeganThem(t *testing.T) {
 		check(t, "AcquireUpload", db.acquire(t, "0", "me"))
 		check(t, "DeleteUpload", db.DeleteUpload(t.Context(), "0", "me"))
 		for principal, want := range map[int64]int{7: 2, 8: 0} {
-			got, err := db.CountUploads(t.Context(), principal)
+			got, err := db.CountUploads(t.Context(), principal, time.Time{})
 			check(t, "CountUploads", err)
 			if got != want {
 				t.Errorf("CountUploads(%d) = %d, want %d", principal, got, want)
