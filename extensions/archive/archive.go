@@ -29,7 +29,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
-	"time"
 
 	"github.com/tarport/tarport"
 )
@@ -46,10 +45,8 @@ type Options struct {
 	// them, and writes that manifest anew, as if every request named its
 	// compression. Where false, manifests of the archive are kept to the byte.
 	Repack bool
-	// BodyTimeout is how long a client may send nothing; a minute where 0.
-	BodyTimeout time.Duration
-	Limits      Limits       // DefaultLimits for each that is 0
-	Log         *slog.Logger // slog.Default where nil
+	Limits Limits       // DefaultLimits for each that is 0
+	Log    *slog.Logger // slog.Default where nil
 }
 
 // Limits bound what one archive may cost. The defaults are far above what real
@@ -102,9 +99,6 @@ func New(o Options) (*Service, error) {
 	}
 	if err := checkCompression(o.Compression); err != nil {
 		return nil, fmt.Errorf("archive: %w", err)
-	}
-	if o.BodyTimeout == 0 {
-		o.BodyTimeout = time.Minute
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()

@@ -1,13 +1,13 @@
 package archive
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/gorilla/mux"
 
@@ -31,36 +31,64 @@ func (h *Handler) Routes(r *mux.Router) {
 // load is docker load: the body is an archive.
 func (h *Handler) load(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
-	encodings, err := contentEncodings(r)
+	return h.receive(w, r, func(ctx context.Context, in incoming) (*Result, error) {
+		return h.s.Load(ctx, in.body, LoadRequest{
+			Namespace: query.Get("namespace"), Repository: query.Get("repo"), Tag: query.Get("tag"), Rename: query["rename"],
+			Compression: query.Get("compression"), Size: in.size, Encodings: in.encodings, Progress: in.progress,
+		})
+	})
+}
+
+// incoming is what a request brings.
+type incoming struct {
+	body      io.Reader
+	size      int64         // -1 where it is not known
+	encodings int           // compressions that the transport added
+	progress  func(Message) // nil where the client did not ask for it
+}
+
+// receive is what all routes have in common whose body becomes images: take
+// does the work, and its result is answered as one JSON object, or behind the
+// messages of its progress. The body is not touched before take reads it, so
+// that a client that waits for 100-continue learns first what speaks against it.
+// (The server sees to it that a body which does not come ends the request.)
+func (h *Handler) receive(w http.ResponseWriter, r *http.Request, take func(context.Context, incoming) (*Result, error)) error {
+	body, size, encodings, err := h.body(w, r)
 	if err != nil {
 		return err
 	}
-	q := LoadRequest{
-		Namespace: query.Get("namespace"), Repository: query.Get("repo"), Tag: query.Get("tag"), Rename: query["rename"],
-		Compression: query.Get("compression"), Size: r.ContentLength, Encodings: encodings,
-	}
-	body := &patientBody{
-		r: http.MaxBytesReader(w, r.Body, h.s.o.Limits.Archive), conn: http.NewResponseController(w), timeout: h.s.o.BodyTimeout,
-	}
+	defer body.Close()
+	in := incoming{body: body, size: size, encodings: encodings}
 	if accepts(r, mediaNDJSON) {
-		return h.loadStreaming(w, r, body, q)
+		return h.stream(w, r, in, take)
 	}
-	res, err := h.s.Load(r.Context(), body, q)
+	res, err := take(r.Context(), in)
 	if err != nil {
 		return err
 	}
 	return httpapi.WriteJSON(w, http.StatusCreated, res)
 }
 
+// body is where the archive comes from, with its size (-1 where it is not
+// known) and the number of compressions that the transport added.
+func (h *Handler) body(w http.ResponseWriter, r *http.Request) (io.ReadCloser, int64, int, error) {
+	encodings, err := contentEncodings(r)
+	if err != nil {
+		return nil, 0, 0, err
+	}
+	// To close a request's own body would read on in it.
+	return io.NopCloser(http.MaxBytesReader(w, r.Body, h.s.o.Limits.Archive)), r.ContentLength, encodings, nil
+}
+
 const mediaNDJSON = "application/x-ndjson"
 
-// loadStreaming tells the progress while the body is read. The status is sent
-// with the first line: what fails before it has a status of its own, what fails
+// stream tells the progress while the body is read. The status is sent with
+// the first line: what fails before it has a status of its own, what fails
 // later ends the stream with an error, as Docker's daemon does it.
-func (h *Handler) loadStreaming(w http.ResponseWriter, r *http.Request, body io.Reader, q LoadRequest) error {
+func (h *Handler) stream(w http.ResponseWriter, r *http.Request, in incoming, take func(context.Context, incoming) (*Result, error)) error {
 	out := &lines{w: w, conn: http.NewResponseController(w)}
-	q.Progress = func(m Message) { out.write(m) }
-	res, err := h.s.Load(r.Context(), body, q)
+	in.progress = func(m Message) { out.write(m) }
+	res, err := take(r.Context(), in)
 	if err == nil {
 		out.write(res)
 		return nil
@@ -71,8 +99,8 @@ func (h *Handler) loadStreaming(w http.ResponseWriter, r *http.Request, body io.
 	e, ok := errors.AsType[*tarport.Error](err)
 	if !ok || e.Code == tarport.Internal {
 		e = tarport.Errorf(tarport.Internal, "internal error; the server's log has it under request id %s", httpapi.RequestID(r.Context()))
-		h.s.o.Log.LogAttrs(r.Context(), slog.LevelError, "load failed",
-			slog.String("request_id", httpapi.RequestID(r.Context())), slog.Any("err", err))
+		h.s.o.Log.LogAttrs(r.Context(), slog.LevelError, "archive failed",
+			slog.String("request_id", httpapi.RequestID(r.Context())), slog.String("path", r.URL.Path), slog.Any("err", err))
 	}
 	out.write(Message{
 		Error: e.Message, ErrorDetail: &MessageError{Code: e.Code.Status(), Message: e.Message},
@@ -137,24 +165,4 @@ func contentEncodings(r *http.Request) (int, error) {
 		return 0, tarport.Errorf(tarport.Invalid, "there is more than one Content-Encoding")
 	}
 	return n, nil
-}
-
-// patientBody is a body whose sender may take its time, but not stop: the
-// deadline is on progress, not on the whole.
-type patientBody struct {
-	r       io.Reader
-	conn    *http.ResponseController
-	timeout time.Duration
-}
-
-func (b *patientBody) Read(p []byte) (int, error) {
-	// A connection without deadlines (in tests) is taken as it is.
-	_ = b.conn.SetReadDeadline(time.Now().Add(b.timeout))
-	n, err := b.r.Read(p)
-	if errors.Is(err, io.EOF) {
-		// The server goes on reading, to notice a client that goes away: that
-		// must not time out while the images are committed.
-		_ = b.conn.SetReadDeadline(time.Time{})
-	}
-	return n, err
 }

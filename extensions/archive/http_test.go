@@ -3,7 +3,6 @@ package archive
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,7 +13,7 @@ import (
 	"net/url"
 	"strings"
 	"testing"
-	"time"
+	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/gorilla/mux"
@@ -278,33 +277,13 @@ func TestHTTPClientThatGoesAwayLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestHTTPClientThatStopsSendingTimesOut(t *testing.T) {
+// TestBodyThatIsTooSlowIsATimeout has the body that the server gives to
+// handlers: it ends with an error of its own where nothing comes.
+func TestBodyThatIsTooSlowIsATimeout(t *testing.T) {
 	t.Parallel()
-	reg := newRegistry(t, func(o *Options) { o.BodyTimeout = 50 * time.Millisecond })
-	conn, path := dial(t, serve(t, reg.Service))
-	_, _ = fmt.Fprintf(conn, "PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nthe rest never comes", path)
-	line, err := bufio.NewReader(conn).ReadString('\n')
-	if err != nil || !strings.Contains(line, "408") {
-		t.Errorf("answer = %q, %v, want 408", line, err)
-	}
-}
-
-// TestHTTPDeadlineEndsWithTheBody commits for longer than the body may rest.
-func TestHTTPDeadlineEndsWithTheBody(t *testing.T) {
-	t.Parallel()
-	const patience = 250 * time.Millisecond
-	st := &fakeStore{}
-	s := newFakeService(t, st, func(o *Options) { o.BodyTimeout = patience })
-	st.fail = func(op string) error {
-		if op == "commit" {
-			ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
-			defer cancel()
-			<-ctx.Done() // the commit takes its time
-		}
-		return nil
-	}
-	status, answer := call(t, http.MethodPut, serve(t, s)+"?namespace=team", bytes.NewReader(docker("a/b:1", layerOf("x")).pack()))
-	if status != http.StatusCreated {
-		t.Errorf("load = %d %s, want 201", status, answer)
+	reg := newRegistry(t)
+	slow := io.MultiReader(bytes.NewReader(docker("a/b:1", layerOf("x")).pack()[:2000]), iotest.ErrReader(tarport.Errorf(tarport.Timeout, "too slow")))
+	if _, err := reg.Load(t.Context(), slow, request()); tarport.ErrorCode(err) != tarport.Timeout {
+		t.Errorf("Load = %v, want TIMEOUT", err)
 	}
 }

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"io"
 	"net/http"
-	"os"
 	"strings"
 
 	"github.com/klauspost/compress/gzip"
@@ -120,8 +119,6 @@ func (s *source) failure() error {
 		return s.err
 	case isLarge:
 		return tooLarge("the archive is larger than %d bytes", large.Limit).Because(s.err)
-	case errors.Is(s.err, os.ErrDeadlineExceeded):
-		return tarport.Errorf(tarport.Timeout, "nothing of the archive came for too long, after %d bytes", s.n).Because(s.err)
 	}
 	return tarport.Errorf(tarport.Invalid, "the upload broke off after %d bytes", s.n).Because(errors.Join(s.err, s.ctx.Err()))
 }
