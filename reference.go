@@ -141,3 +141,13 @@ func Namespace(repository string) string {
 	ns, _, _ := strings.Cut(repository, "/")
 	return ns
 }
+
+// Place is the repository that the path of an image's name gets in a namespace:
+// a path that already begins with the namespace keeps it, any other is put
+// under it. The registry host and library/ have been dropped before.
+func Place(namespace, path string) string {
+	if strings.HasPrefix(path, namespace+"/") {
+		return path
+	}
+	return namespace + "/" + path
+}

@@ -68,7 +68,7 @@ func FuzzParseName(f *testing.F) {
 			}
 			return
 		}
-		if p := place("team", n.path); len(p) <= tarport.MaxNameLength && tarport.CheckRepository(p) != nil {
+		if p := tarport.Place("team", n.path); len(p) <= tarport.MaxNameLength && tarport.CheckRepository(p) != nil {
 			t.Errorf("parseName(%q) gives the repository %q, which is none", s, p)
 		}
 	})

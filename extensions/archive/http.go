@@ -2,10 +2,7 @@ package archive
 
 import (
 	"context"
-	"encoding/json"
-	"errors"
 	"io"
-	"log/slog"
 	"net/http"
 	"strings"
 
@@ -86,51 +83,22 @@ const mediaNDJSON = "application/x-ndjson"
 // the first line: what fails before it has a status of its own, what fails
 // later ends the stream with an error, as Docker's daemon does it.
 func (h *Handler) stream(w http.ResponseWriter, r *http.Request, in incoming, take func(context.Context, incoming) (*Result, error)) error {
-	out := &lines{w: w, conn: http.NewResponseController(w)}
-	in.progress = func(m Message) { out.write(m) }
+	out := httpapi.NewLines(w, http.StatusCreated, mediaNDJSON)
+	in.progress = func(m Message) { out.Write(m) }
 	res, err := take(r.Context(), in)
 	if err == nil {
-		out.write(res)
+		out.Write(res)
 		return nil
 	}
-	if !out.begun {
+	if !out.Begun() {
 		return err
 	}
-	e, ok := errors.AsType[*tarport.Error](err)
-	if !ok || e.Code == tarport.Internal {
-		e = tarport.Errorf(tarport.Internal, "internal error; the server's log has it under request id %s", httpapi.RequestID(r.Context()))
-		h.s.o.Log.LogAttrs(r.Context(), slog.LevelError, "archive failed",
-			slog.String("request_id", httpapi.RequestID(r.Context())), slog.String("path", r.URL.Path), slog.Any("err", err))
-	}
-	out.write(Message{
+	e := httpapi.Failed(w, r, err)
+	out.Write(Message{
 		Error: e.Message, ErrorDetail: &MessageError{Code: e.Code.Status(), Message: e.Message},
 		Errors: []CodedMessage{{e.Code, e.Message}},
 	})
 	return nil
-}
-
-// lines is an answer of one JSON object a line, each sent at once.
-type lines struct {
-	w     http.ResponseWriter
-	conn  *http.ResponseController
-	begun bool
-}
-
-func (l *lines) write(v any) {
-	if !l.begun {
-		l.begun = true
-		// Without it the server reads the rest of the body before it answers.
-		_ = l.conn.EnableFullDuplex() // HTTP/2 needs no such thing
-		l.w.Header().Set("Content-Type", mediaNDJSON)
-		l.w.WriteHeader(http.StatusCreated)
-	}
-	b, err := json.Marshal(v)
-	if err != nil {
-		return // our own types encode
-	}
-	// A client that went away is noticed at its body.
-	_, _ = l.w.Write(append(b, '\n'))
-	_ = l.conn.Flush()
 }
 
 // accepts tells whether the client asked for a media type by its name.

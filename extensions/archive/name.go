@@ -56,16 +56,6 @@ func parseName(s string) (name, error) {
 	return n, nil
 }
 
-// place is the repository that a name gets in a namespace: the registry host
-// and library/ are dropped; a path that already begins with the namespace
-// keeps it, any other is put under it.
-func place(ns, path string) string {
-	if strings.HasPrefix(path, ns+"/") {
-		return path
-	}
-	return ns + "/" + path
-}
-
 // target is where an image goes: a repository, and a tag or none.
 type target struct{ repository, tag string }
 
@@ -140,7 +130,7 @@ func (nm *naming) setRepository(repo string) error {
 	case n.tag != "" && nm.tag != "":
 		return tarport.Errorf(tarport.Invalid, "repo=%s has a tag, and tag= is given too", repo)
 	}
-	nm.repository, nm.tag = place(nm.namespace, n.path), cmp.Or(n.tag, nm.tag)
+	nm.repository, nm.tag = tarport.Place(nm.namespace, n.path), cmp.Or(n.tag, nm.tag)
 	if err := tarport.CheckRepository(nm.repository); err != nil {
 		return within(err, "repo=")
 	}
@@ -278,9 +268,9 @@ func (nm *naming) targets(im *image, only bool) ([]target, error) {
 		}
 	}
 	for _, n := range im.names {
-		repository, tag := place(nm.namespace, n.path), n.tag
+		repository, tag := tarport.Place(nm.namespace, n.path), n.tag
 		if rn := nm.rename(func(rn *rename) bool { return rn.matches(n) || rn.matchesID(im) }); rn != nil {
-			repository, tag = place(nm.namespace, rn.path), cmp.Or(rn.tag, tag)
+			repository, tag = tarport.Place(nm.namespace, rn.path), cmp.Or(rn.tag, tag)
 		}
 		if only {
 			repository, tag = cmp.Or(nm.repository, repository), cmp.Or(nm.tag, tag)
@@ -290,7 +280,7 @@ func (nm *naming) targets(im *image, only bool) ([]target, error) {
 	for _, tag := range im.tags {
 		repository := nm.repository
 		if rn := nm.rename(func(rn *rename) bool { return rn.old == tag || rn.matchesID(im) }); rn != nil {
-			repository, tag = place(nm.namespace, rn.path), cmp.Or(rn.tag, tag)
+			repository, tag = tarport.Place(nm.namespace, rn.path), cmp.Or(rn.tag, tag)
 		}
 		if only {
 			tag = cmp.Or(nm.tag, tag)
@@ -304,7 +294,7 @@ func (nm *naming) targets(im *image, only bool) ([]target, error) {
 		return out, nil
 	}
 	if rn := nm.rename(func(rn *rename) bool { return rn.matchesID(im) }); rn != nil {
-		add(place(nm.namespace, rn.path), cmp.Or(rn.tag, defaultTag))
+		add(tarport.Place(nm.namespace, rn.path), cmp.Or(rn.tag, defaultTag))
 		return out, nil
 	}
 	if nm.repository == "" {

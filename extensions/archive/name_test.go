@@ -37,7 +37,7 @@ func TestNamesArePlacedUnderTheNamespace(t *testing.T) {
 			t.Errorf("parseName(%q): %v", c.in, err)
 			continue
 		}
-		if got := (target{place(c.ns, n.path), n.tag}).String(); got != c.want {
+		if got := (target{tarport.Place(c.ns, n.path), n.tag}).String(); got != c.want {
 			t.Errorf("%q in %s = %s, want %s", c.in, c.ns, got, c.want)
 		}
 	}

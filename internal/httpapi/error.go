@@ -26,6 +26,14 @@ func Handle(h HandlerFunc) http.Handler {
 	})
 }
 
+// ErrorShape makes status and body of the answer to an error.
+type ErrorShape func(e *tarport.Error) (status int, body any)
+
+// specShape is the shape of the distribution spec, and of all of our own API.
+func specShape(e *tarport.Error) (int, any) {
+	return e.Code.Status(), errorBody{Errors: []errorItem{{Code: e.Code, Message: e.Message, Detail: e.Detail}}}
+}
+
 type errorBody struct {
 	Errors []errorItem `json:"errors"`
 }
@@ -40,27 +48,23 @@ type errorItem struct {
 // only in the log.
 const statusClientClosed = 499
 
-// WriteError answers with err, in the shape of the distribution spec. Of an
-// error that is no *tarport.Error the client sees only that there was one; the
-// text goes to the log. Where the answer has begun the connection is ended, so
-// that nobody takes half an answer for a whole one.
+// WriteError answers with err, in the shape of the distribution spec unless
+// SetErrorShape has set another. Of an error that is no *tarport.Error the
+// client sees only that there was one; the text goes to the log. Where the
+// answer has begun the connection is ended, so that nobody takes half an answer
+// for a whole one.
 func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 	rec := recorderOf(w)
 	if rec != nil && rec.status != 0 {
 		logError(r, rec.status, err)
 		panic(http.ErrAbortHandler)
 	}
-	e := public(r, err)
-	status := e.Code.Status()
-	if status >= http.StatusInternalServerError || e.Code == tarport.Internal {
-		logError(r, status, err)
+	e := Failed(w, r, err)
+	shape := specShape
+	if rec != nil && rec.errorShape != nil {
+		shape = rec.errorShape
 	}
-	if rec != nil {
-		rec.code = e.Code
-		if clientGone(r, err) {
-			rec.logStatus = statusClientClosed
-		}
-	}
+	status, body := shape(e)
 	h := w.Header()
 	for _, k := range []string{"Content-Length", "Content-Encoding", "Etag", "Cache-Control", "Docker-Content-Digest", "Content-Range"} {
 		h.Del(k)
@@ -73,9 +77,10 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 			h.Set("Retry-After", "5")
 		}
 	}
-	b, merr := json.Marshal(errorBody{Errors: []errorItem{{Code: e.Code, Message: e.Message, Detail: e.Detail}}})
+	b, merr := json.Marshal(body)
 	if merr != nil { // a detail that does not encode; the rest does
-		b, _ = json.Marshal(errorBody{Errors: []errorItem{{Code: e.Code, Message: e.Message}}})
+		_, body = shape(e.WithDetail(nil))
+		b, _ = json.Marshal(body)
 	}
 	h.Set("Content-Type", "application/json")
 	h.Set("X-Content-Type-Options", "nosniff")

@@ -93,6 +93,7 @@ type request struct {
 	log  *slog.Logger
 
 	errorHeaders func(http.ResponseWriter, *http.Request, error)
+	errorShape   ErrorShape
 }
 
 // RequestID is the id of the request, as in its answer's X-Request-Id.
@@ -115,6 +116,14 @@ func SetUser(ctx context.Context, name string) {
 func SetErrorHeaders(ctx context.Context, fn func(http.ResponseWriter, *http.Request, error)) {
 	if rq, ok := ctx.Value(requestKey{}).(*request); ok {
 		rq.errorHeaders = fn
+	}
+}
+
+// SetErrorShape gives the answer to an error another shape than the
+// distribution spec's, for an API that is not ours to design.
+func SetErrorShape(ctx context.Context, shape ErrorShape) {
+	if rq, ok := ctx.Value(requestKey{}).(*request); ok {
+		rq.errorShape = shape
 	}
 }
 
