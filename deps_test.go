@@ -31,10 +31,11 @@ var policy = map[string]allowed{
 		own:     []string{""},
 		modules: []string{"github.com/jackc/pgx/v5", "modernc.org/sqlite", "github.com/pressly/goose/v3", godigest, xsys},
 	},
+	"storage/layer":    {modules: []string{compress, "github.com/mikelolasagasti/xz"}},
 	"internal/httpapi": {own: []string{""}},
 	"internal/client":  {own: []string{""}},
 
-	"storage": {own: []string{"", "storage/metadata"}, modules: []string{distribution, reference, godigest, imagespec, xsync, xsys}},
+	"storage": {own: []string{"", "storage/metadata", "storage/layer"}, modules: []string{distribution, reference, godigest, imagespec, xsync, xsys}},
 	"auth":    {own: []string{"", "storage/metadata", "internal/httpapi"}, modules: []string{"github.com/golang-jwt/jwt/v5", mux, xcrypto, xsync}},
 
 	"registry": {
@@ -42,10 +43,10 @@ var policy = map[string]allowed{
 		modules: []string{distribution, reference, godigest, imagespec, mux, xsync},
 	},
 	"extensions/archive": {
-		own: []string{"", "storage", "storage/metadata", "internal/httpapi"},
+		own: []string{"", "storage", "storage/metadata", "storage/layer", "internal/httpapi"},
 		modules: []string{
 			reference, godigest, imagespec, mux, xsync,
-			"github.com/klauspost/compress", "github.com/klauspost/pgzip", "github.com/mikelolasagasti/xz",
+			compress, "github.com/klauspost/pgzip", "github.com/mikelolasagasti/xz",
 		},
 	},
 
@@ -80,6 +81,7 @@ const (
 	godigest     = "github.com/opencontainers/go-digest"
 	imagespec    = "github.com/opencontainers/image-spec"
 	mux          = "github.com/gorilla/mux"
+	compress     = "github.com/klauspost/compress"
 	yaml         = "github.com/goccy/go-yaml"
 	prometheus   = "github.com/prometheus/client_golang"
 	xcrypto      = "golang.org/x/crypto"
@@ -94,7 +96,7 @@ var onlyInTests = []string{"internal/pgtest", "internal/e2e"}
 var testModules = []string{
 	"github.com/google/go-cmp", "github.com/google/go-containerregistry", "github.com/rogpeppe/go-internal",
 	"github.com/sirupsen/logrus", // what distribution logs with
-	godigest, imagespec, mux, xsync, yaml,
+	compress, godigest, imagespec, mux, xsync, yaml,
 }
 
 // goPackage is what the files of one directory import, on any platform.
@@ -144,7 +146,7 @@ func TestPolicyGoesOneWay(t *testing.T) {
 	t.Parallel()
 	ranks := map[string]int{
 		"":                 0,
-		"storage/metadata": 1, "internal/httpapi": 1, "internal/client": 1,
+		"storage/metadata": 1, "storage/layer": 1, "internal/httpapi": 1, "internal/client": 1,
 		"storage": 2, "auth": 2,
 		"registry": 3, "extensions/archive": 3, "extensions/namespaces": 3,
 		"cmd/tarport/internal/config": 4, "cmd/tarport/internal/server": 5, "cmd/tarport": 6,

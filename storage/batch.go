@@ -23,7 +23,9 @@ type Batch struct {
 	room   ration
 	mu     sync.Mutex
 	staged map[*StagedBlob]struct{}
-	closed bool
+	// indexes are those that are finished.
+	indexes []stagedIndex
+	closed  bool
 }
 
 // StagedBlob is a blob of a batch that is being written, by one goroutine.
@@ -151,6 +153,7 @@ func (b *Batch) Close() error {
 		errs = append(errs, w.drop())
 	}
 	clear(b.staged)
+	errs = append(errs, b.dropIndexes())
 	return errors.Join(append(errs, b.room.release(context.Background()))...)
 }
 
@@ -173,6 +176,7 @@ func (b *Batch) Commit(ctx context.Context, puts []ManifestPut) (CommitResult, e
 		return CommitResult{}, errors.Join(err, b.s.discard(ctx, placed))
 	}
 	b.room.spent()
+	b.placeIndexes(ctx, puts)
 	for _, p := range puts {
 		b.s.changedRepository(p.Repository)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -33,6 +34,15 @@ type files interface {
 	size(ctx context.Context, dgst digest.Digest) (int64, error)
 	remove(ctx context.Context, dgst digest.Digest) error
 
+	// placeIndex makes the file of an upload, which sync has made durable, the
+	// index of a layer, in place of what was there. It may be lost in a power
+	// failure.
+	placeIndex(ctx context.Context, id string, diffID digest.Digest) error
+	openIndex(ctx context.Context, diffID digest.Digest) (io.ReadCloser, error)
+	removeIndex(ctx context.Context, diffID digest.Digest) error
+	// walkIndexes calls fn for each index.
+	walkIndexes(ctx context.Context, fn func(diffID digest.Digest, modified time.Time) error) error
+
 	// check tells whether the place is there.
 	check(ctx context.Context) error
 }
@@ -54,6 +64,22 @@ func blobPath(dgst digest.Digest) string {
 }
 
 const blobsDir = "/docker/registry/v2/blobs"
+
+// indexPath is where the index of a layer lies.
+func indexPath(diffID digest.Digest) string {
+	hex := diffID.Encoded()
+	return indexDir + "/" + diffID.Algorithm().String() + "/" + hex[:2] + "/" + hex
+}
+
+// indexDigest is the diffID whose index lies there; false where it is none's.
+func indexDigest(p string) (digest.Digest, bool) {
+	rest, _ := strings.CutPrefix(p, indexDir+"/")
+	parts := strings.Split(rest, "/")
+	d := digest.Digest(parts[0] + ":" + path.Base(p))
+	return d, len(parts) == 3 && d.Validate() == nil
+}
+
+const indexDir = "/tarport/layers"
 
 const stagedDir = "/tarport/uploads"
 

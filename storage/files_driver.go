@@ -52,7 +52,13 @@ func (f *driverFiles) dropStaged(ctx context.Context, id string) error {
 }
 
 func (f *driverFiles) walkStaged(ctx context.Context, fn func(string, time.Time) error) error {
-	list, err := f.driver.List(ctx, stagedDir)
+	return f.walk(ctx, stagedDir, func(fi storagedriver.FileInfo) error { return fn(path.Base(fi.Path()), fi.ModTime()) })
+}
+
+// walk calls fn for all that lies in a folder. What is gone, also the folder
+// itself, is passed over.
+func (f *driverFiles) walk(ctx context.Context, dir string, fn func(storagedriver.FileInfo) error) error {
+	list, err := f.driver.List(ctx, dir)
 	if err = notExist(err); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	} else if err != nil {
@@ -65,11 +71,42 @@ func (f *driverFiles) walkStaged(ctx context.Context, fn func(string, time.Time)
 		} else if err != nil {
 			return err
 		}
-		if err := fn(path.Base(p), fi.ModTime()); err != nil {
+		if err := fn(fi); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func (f *driverFiles) placeIndex(ctx context.Context, id string, diffID digest.Digest) error {
+	return notExist(f.driver.Move(ctx, stagedPath(id), indexPath(diffID)))
+}
+
+func (f *driverFiles) openIndex(ctx context.Context, diffID digest.Digest) (io.ReadCloser, error) {
+	r, err := f.driver.Reader(ctx, indexPath(diffID), 0)
+	return r, notExist(err)
+}
+
+func (f *driverFiles) removeIndex(ctx context.Context, diffID digest.Digest) error {
+	err := notExist(f.driver.Delete(ctx, indexPath(diffID)))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+func (f *driverFiles) walkIndexes(ctx context.Context, fn func(digest.Digest, time.Time) error) error {
+	var look func(fi storagedriver.FileInfo) error
+	look = func(fi storagedriver.FileInfo) error {
+		if fi.IsDir() {
+			return f.walk(ctx, fi.Path(), look)
+		}
+		if diffID, ok := indexDigest(fi.Path()); ok {
+			return fn(diffID, fi.ModTime())
+		}
+		return nil
+	}
+	return f.walk(ctx, indexDir, look)
 }
 
 func (f *driverFiles) place(ctx context.Context, id string, dgst digest.Digest) error {

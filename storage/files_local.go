@@ -181,6 +181,48 @@ func (f *localFiles) remove(_ context.Context, dgst digest.Digest) error {
 	return nil
 }
 
+func (f *localFiles) placeIndex(_ context.Context, id string, diffID digest.Digest) error {
+	to := f.path(indexPath(diffID))
+	if err := makeDirs(filepath.Dir(to)); err != nil {
+		return err
+	}
+	return os.Rename(f.path(stagedPath(id)), to)
+}
+
+func (f *localFiles) openIndex(_ context.Context, diffID digest.Digest) (io.ReadCloser, error) {
+	return os.Open(f.path(indexPath(diffID)))
+}
+
+func (f *localFiles) removeIndex(_ context.Context, diffID digest.Digest) error {
+	if err := os.Remove(f.path(indexPath(diffID))); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+func (f *localFiles) walkIndexes(ctx context.Context, fn func(digest.Digest, time.Time) error) error {
+	return filepath.WalkDir(f.path(indexDir), func(p string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) { // no index was made yet, or somebody was faster
+			return nil
+		}
+		if err = errors.Join(err, ctx.Err()); err != nil {
+			return err
+		}
+		diffID, ok := indexDigest(filepath.ToSlash(p[len(f.root):]))
+		if !ok || !e.Type().IsRegular() {
+			return nil
+		}
+		fi, err := e.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return fn(diffID, fi.ModTime())
+	})
+}
+
 func (f *localFiles) check(context.Context) error {
 	_, err := os.Stat(f.path(stagedDir))
 	return err

@@ -137,6 +137,7 @@ func (s *Store) Run(ctx context.Context) error {
 	s.pruneLogged(ctx)
 	t := time.NewTicker(min(s.o.UploadExpiry/4, 10*time.Minute))
 	defer t.Stop()
+	var indexesSwept time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -144,6 +145,10 @@ func (s *Store) Run(ctx context.Context) error {
 		case <-t.C:
 			s.sweepLogged(ctx, s.o.UploadExpiry)
 			s.pruneLogged(ctx)
+			if now := s.o.Now(); now.Sub(indexesSwept) >= 24*time.Hour {
+				s.sweepIndexesLogged(ctx)
+				indexesSwept = now
+			}
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/storage/layer"
 )
 
 // intake takes the files that can be layers out of the stream, one after the
@@ -112,7 +113,7 @@ func (in *intake) layer(ctx context.Context, f *file, body *entryReader) error {
 		in.report.known(f)
 		f.shown = false
 	}
-	j := &job{in: in, f: f, check: newTarCheck()}
+	j := &job{in: in, f: f, check: layer.NewIndexer(nil, nil)}
 	defer j.abandon()
 	if p.raw {
 		if j.raw, err = in.create(ctx, ""); err != nil {
@@ -155,7 +156,7 @@ func (in *intake) opaque(ctx context.Context, f *file, body *entryReader) error 
 type job struct {
 	in     *intake
 	f      *file
-	check  *tarCheck
+	check  *layer.Indexer
 	hash   hash.Hash // nil where the store's is enough
 	raw    *staging  // nil where the bytes are not kept
 	packed *staging  // nil where nothing is compressed
@@ -171,7 +172,7 @@ func (j *job) run(body *entryReader) error {
 	if j.raw != nil {
 		src = io.TeeReader(body, j.raw)
 	}
-	d, err := decompress(src, j.f.compression, j.in.limits.Window)
+	d, err := layer.Decompress(src, j.f.compression, j.in.limits.Window)
 	if err == nil {
 		m := &meter{
 			limits: j.in.limits, total: j.in.total, in: func() int64 { return body.n },
@@ -237,7 +238,7 @@ func (j *job) drain(body *entryReader) error {
 // finish hands over what was made of the layer.
 func (j *job) finish(p plan) error {
 	in, f := j.in, j.f
-	if err := j.check.close(); err != nil && f.notLayer == "" {
+	if err := j.check.Close(); err != nil && f.notLayer == "" {
 		f.notLayer = err.Error()
 	}
 	if j.hash != nil && f.notLayer == "" {
@@ -284,7 +285,7 @@ func (j *job) verifyKnown(known *form) {
 
 // abandon drops what finish did not hand over.
 func (j *job) abandon() {
-	j.check.abandon()
+	j.check.Abandon()
 	for _, w := range []*staging{j.raw, j.packed} {
 		if w != nil {
 			w.drop()

@@ -8,6 +8,8 @@ import (
 	"io"
 	"path"
 	"strings"
+
+	"github.com/tarport/tarport/storage/layer"
 )
 
 // The files that say what is in an archive.
@@ -63,7 +65,7 @@ func (rd *reader) entry(ctx context.Context, h *tar.Header) error {
 	if h.Typeflag == tar.TypeXGlobalHeader {
 		return nil
 	}
-	if isSparse(h) {
+	if layer.IsSparse(h) {
 		return invalid("the entry %s is a sparse file: pack the archive without --sparse", quoted(h.Name))
 	}
 	name, ok := cleanName(h.Name)
@@ -98,13 +100,13 @@ func (rd *reader) entry(ctx context.Context, h *tar.Header) error {
 // file takes in one regular file: what looks like a layer goes to the store,
 // the rest stays in memory where it is small.
 func (rd *reader) file(ctx context.Context, f *file) error {
-	head := make([]byte, min(blockSize, f.size))
+	head := make([]byte, min(layer.BlockSize, f.size))
 	if _, err := io.ReadFull(rd.tr, head); err != nil {
 		return rd.in.broken(err, "in the entry "+quoted(f.name))
 	}
-	f.compression = compressionOf(head)
+	f.compression = layer.CompressionOf(head)
 	body := &entryReader{rd: rd, f: f, r: io.MultiReader(bytes.NewReader(head), rd.tr)}
-	isLayer := f.compression != uncompressed || isTar(head) || f.size == 0 && (f.pinned() || strings.HasSuffix(f.name, ".tar"))
+	isLayer := f.compression != uncompressed || layer.IsTar(head) || f.size == 0 && (f.pinned() || strings.HasSuffix(f.name, ".tar"))
 	most := rd.limits.JSON
 	if f.name == manifestName {
 		most = rd.limits.ManifestJSON
@@ -140,20 +142,6 @@ func (rd *reader) spend(n int64) error {
 		return rd.notAnArchive(tooLarge("the archive has more than %d bytes of configs, manifests and other small files", rd.limits.Memory))
 	}
 	return nil
-}
-
-// isSparse tells of the forms in which a few bytes of an archive stand for any
-// number of zeros.
-func isSparse(h *tar.Header) bool {
-	if h.Typeflag == tar.TypeGNUSparse {
-		return true
-	}
-	for k := range h.PAXRecords {
-		if strings.HasPrefix(k, "GNU.sparse.") {
-			return true
-		}
-	}
-	return false
 }
 
 // cleanName is the key of an entry: "./a", "/a" and "a//" are a. False where

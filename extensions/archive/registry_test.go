@@ -19,6 +19,7 @@ import (
 
 	"github.com/tarport/tarport"
 	"github.com/tarport/tarport/storage"
+	"github.com/tarport/tarport/storage/layer"
 	"github.com/tarport/tarport/storage/metadata"
 )
 
@@ -208,8 +209,8 @@ func (r *registry) blobSum(tb testing.TB, repository string, d digest.Digest, si
 // than those that wrote it.
 func plain(tb testing.TB, r *bufio.Reader) io.Reader {
 	tb.Helper()
-	head, _ := r.Peek(magicLen)
-	switch compressionOf(head) {
+	head, _ := r.Peek(layer.MagicLen)
+	switch layer.CompressionOf(head) {
 	case gzipped:
 		z, err := gzip.NewReader(r)
 		if err != nil {

@@ -3,7 +3,6 @@ package archive
 import (
 	"bufio"
 	"bytes"
-	"compress/bzip2"
 	"context"
 	"errors"
 	"io"
@@ -15,16 +14,17 @@ import (
 	"github.com/mikelolasagasti/xz"
 
 	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/storage/layer"
 )
 
 // The compressions, by the names that the API uses. What is stored is one of
 // the first three: the others have no media type.
 const (
-	uncompressed = "none"
-	gzipped      = "gzip"
-	zstded       = "zstd"
-	xzed         = "xz"
-	bzip2ed      = "bzip2"
+	uncompressed = layer.Uncompressed
+	gzipped      = layer.Gzip
+	zstded       = layer.Zstd
+	xzed         = layer.Xz
+	bzip2ed      = layer.Bzip2
 )
 
 func checkCompression(c string) error {
@@ -33,50 +33,6 @@ func checkCompression(c string) error {
 		return nil
 	}
 	return tarport.Errorf(tarport.Invalid, "compression must be gzip, zstd or none, not %s", quoted(c))
-}
-
-// magicLen is how much of a file compressionOf needs.
-const magicLen = 10
-
-// compressionOf tells how something that begins with b is compressed. Names
-// and media types are not asked: both lie, in archives that tools make.
-func compressionOf(b []byte) string {
-	switch {
-	case bytes.HasPrefix(b, []byte{0x1f, 0x8b, 0x08}):
-		return gzipped
-	case bytes.HasPrefix(b, []byte{0x28, 0xb5, 0x2f, 0xfd}),
-		len(b) >= 4 && b[0]&0xf0 == 0x50 && bytes.Equal(b[1:4], []byte{0x2a, 0x4d, 0x18}): // a skippable frame, as pzstd writes first
-		return zstded
-	case bytes.HasPrefix(b, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
-		return xzed
-	case len(b) >= magicLen && bytes.HasPrefix(b, []byte("BZh")) && b[3] >= '1' && b[3] <= '9' &&
-		(bytes.Equal(b[4:10], []byte{0x31, 0x41, 0x59, 0x26, 0x53, 0x59}) || bytes.Equal(b[4:10], []byte{0x17, 0x72, 0x45, 0x38, 0x50, 0x90})):
-		return bzip2ed
-	}
-	return uncompressed
-}
-
-// decompress returns what is in r. It starts no goroutine. Checksums are
-// verified by whoever reads to the end.
-func decompress(r io.Reader, compression string, window int64) (io.ReadCloser, error) {
-	switch compression {
-	case gzipped:
-		return gzip.NewReader(r)
-	case zstded:
-		most := uint64(window) //nolint:gosec // New checks that it is positive and below 4 GiB
-		d, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxWindow(most), zstd.WithDecoderMaxMemory(most))
-		if err != nil {
-			return nil, err
-		}
-		return d.IOReadCloser(), nil
-	case xzed:
-		d, err := xz.NewReader(r, uint32(window)) //nolint:gosec // the same
-		return io.NopCloser(d), err
-	case bzip2ed:
-		return io.NopCloser(bzip2.NewReader(r)), nil
-	}
-	return io.NopCloser(r), nil
 }
 
 // source is the body: it counts, ends with ctx, and remembers whether it was
@@ -178,11 +134,11 @@ func openStream(src *source, encodings int, limits Limits, total *int64) (*strea
 	s := &stream{src: src}
 	r := bufio.NewReaderSize(src, bufferSize)
 	for depth := 0; ; depth++ {
-		head, err := r.Peek(blockSize)
+		head, err := r.Peek(layer.BlockSize)
 		if err != nil && !errors.Is(err, io.EOF) {
 			return s, s.broken(err, "at its beginning")
 		}
-		kind := compressionOf(head)
+		kind := layer.CompressionOf(head)
 		switch {
 		case kind == uncompressed:
 			if err := refuseOther(head); err != nil {
@@ -193,7 +149,7 @@ func openStream(src *source, encodings int, limits Limits, total *int64) (*strea
 		case depth > encodings:
 			return s, invalid("the archive is compressed twice: %s inside %s; send it with one compression", kind, s.layers[depth-1])
 		}
-		d, err := decompress(r, kind, limits.Window)
+		d, err := layer.Decompress(r, kind, limits.Window)
 		if err != nil {
 			return s, s.broken(err, "in the header of its "+kind+" compression")
 		}
@@ -209,7 +165,7 @@ func refuseOther(head []byte) error {
 	switch {
 	case len(head) == 0:
 		return invalid("there is nothing in the archive: the body is empty")
-	case isTar(head):
+	case layer.IsTar(head):
 		return nil
 	case bytes.HasPrefix(head, []byte("PK\x03\x04")):
 		return invalid("this is a zip file: send the tar that docker save writes")
@@ -219,7 +175,7 @@ func refuseOther(head []byte) error {
 		return invalid("the archive is compressed with lz4 or compress: use gzip, zstd, xz, bzip2 or none")
 	case strings.HasPrefix(text, "{"), strings.HasPrefix(text, "["), strings.HasPrefix(text, "<"):
 		return invalid("this is text (%s), not a tar archive", quoted(text[:min(len(text), 40)]))
-	case len(head) < blockSize:
+	case len(head) < layer.BlockSize:
 		return invalid("the archive has only %d bytes: no tar is that short", len(head))
 	}
 	return invalid("this is not a tar archive: its first block is no tar header, and it is not gzip, zstd, xz or bzip2 either")
@@ -232,7 +188,7 @@ func (s *stream) drain() error {
 	buf := make([]byte, bufferSize)
 	for {
 		n, err := s.Read(buf)
-		if !isZero(buf[:n]) {
+		if !layer.IsZero(buf[:n]) {
 			return invalid("there is data after the end of the archive: are these two archives in one file?")
 		}
 		if errors.Is(err, io.EOF) {

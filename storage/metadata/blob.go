@@ -50,7 +50,10 @@ const (
 		JOIN repositories r ON r.id = l.repository_id WHERE l.digest = $1 ORDER BY r.name LIMIT $2`
 	referencedIn = `SELECT r.manifest FROM manifest_references r WHERE r.repository_id = $1 AND r.digest = $2 LIMIT 1`
 
-	insertDiffID  = `INSERT INTO diff_ids (diff_id, digest, compression) VALUES ($1, $2, $3) ON CONFLICT (diff_id, digest) DO NOTHING`
+	insertDiffID   = `INSERT INTO diff_ids (diff_id, digest, compression) VALUES ($1, $2, $3) ON CONFLICT (diff_id, digest) DO NOTHING`
+	rememberDiffID = `INSERT INTO diff_ids (diff_id, digest, compression)
+		SELECT $1, b.digest, $3 FROM blobs b WHERE b.digest = $2 AND b.state = 'live' ON CONFLICT (diff_id, digest) DO NOTHING`
+	knowsDiffID   = `SELECT 1 FROM diff_ids WHERE diff_id = $1 LIMIT 1`
 	selectDiffIDs = `SELECT d.digest, b.size, d.compression FROM diff_ids d
 		JOIN blobs b ON b.digest = d.digest AND b.state = 'live' WHERE d.diff_id = $1 ORDER BY d.digest`
 
@@ -266,6 +269,30 @@ func (db *DB) KnownLayers(ctx context.Context, diffID digest.Digest) ([]Layer, e
 		return nil, fmt.Errorf("look up layer %s: %w", diffID, err)
 	}
 	return list, nil
+}
+
+// RememberLayer records that a stored blob, which the caller has decompressed
+// and hashed, is the layer of that diffID; l.Size is not looked at. A blob that
+// is gone is passed over.
+func (db *DB) RememberLayer(ctx context.Context, l Layer) error {
+	err := db.update(ctx, relaxed, func(ctx context.Context, tx *Tx) error {
+		_, err := tx.exec(ctx, rememberDiffID, l.DiffID.String(), l.Digest.String(), l.Compression)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("remember layer %s: %w", l.DiffID, err)
+	}
+	return nil
+}
+
+// KnowsLayer tells whether anything is stored of the layer with this diffID.
+func (db *DB) KnowsLayer(ctx context.Context, diffID digest.Digest) (bool, error) {
+	var one int
+	known, err := db.view().row(ctx, knowsDiffID, []any{diffID.String()}, &one)
+	if err != nil {
+		return false, fmt.Errorf("look up layer %s: %w", diffID, err)
+	}
+	return known, nil
 }
 
 // MarkGoing marks a blob whose lease ended before now and that nothing

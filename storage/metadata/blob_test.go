@@ -424,3 +424,30 @@ func TestKnownLayersRemembersEachStoredFormOfALayer(t *testing.T) {
 		}
 	})
 }
+
+func TestRememberLayerIsForBlobsThatAreHere(t *testing.T) {
+	t.Parallel()
+	eachDB(t, func(t *testing.T, db *testDB) {
+		plain := digestOf("plain tar")
+		wantKnown := func(want bool) {
+			t.Helper()
+			known, err := db.KnowsLayer(t.Context(), plain)
+			check(t, "KnowsLayer", err)
+			if known != want {
+				t.Errorf("KnowsLayer = %v, want %v", known, want)
+			}
+		}
+		check(t, "RememberLayer", db.RememberLayer(t.Context(), Layer{DiffID: plain, Digest: digestOf("nowhere"), Compression: "gzip"}))
+		wantKnown(false)
+		want := Layer{DiffID: plain, Digest: db.pushBlob(t, "a/b", "layer", time.Hour), Size: 5, Compression: "zstd"}
+		for range 2 {
+			check(t, "RememberLayer", db.RememberLayer(t.Context(), want))
+		}
+		wantKnown(true)
+		got, err := db.KnownLayers(t.Context(), plain)
+		check(t, "KnownLayers", err)
+		if diff := cmp.Diff([]Layer{want}, got); diff != "" {
+			t.Errorf("KnownLayers (-want +got):\n%s", diff)
+		}
+	})
+}
