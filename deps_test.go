@@ -47,6 +47,7 @@ var policy = map[string]allowed{
 		modules: []string{
 			reference, godigest, imagespec, mux, xsync,
 			compress, "github.com/klauspost/pgzip", "github.com/mikelolasagasti/xz",
+			"github.com/moby/buildkit", "github.com/moby/docker-image-spec", "github.com/containerd/platforms",
 		},
 	},
 
