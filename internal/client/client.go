@@ -4,15 +4,18 @@
 // login by either is one of both.
 //
 //	command ── Client.Do, List ──> /api/v1
-//	               └── /auth/token, for a login that docker has, too
+//	               ├── /auth/token, for a login that docker has, too
+//	           Open ──> archives, in and out, as streams
+//	           Uploads: tus, which goes on where it stopped
 //	           Logins ──> ~/.docker/config.json, docker-credential-*
 //
-// It is not for images: docker pushes and pulls them.
+// It does not try again: Temporary tells its caller when that makes sense.
 package client
 
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,7 +25,6 @@ import (
 	"net/http"
 	"net/netip"
 	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -50,6 +52,7 @@ type Options struct {
 type Client struct {
 	base    *url.URL
 	http    *http.Client
+	streams *http.Client // for bodies that take as long as they take
 	renewed func(context.Context, Credential) error
 
 	mu    sync.Mutex // held while a bearer token is fetched: there is to be one
@@ -60,16 +63,18 @@ type Client struct {
 
 // New returns a Client. It does not ask the server yet.
 func New(o Options) *Client {
+	stay := func(*http.Request, []*http.Request) error {
+		return http.ErrUseLastResponse // the password is for the server that was named
+	}
 	return &Client{
 		base: o.Registry, who: o.Credential, renewed: o.Renewed,
-		http: &http.Client{
-			Timeout: 10 * time.Minute, // a recount can take its time
-			CheckRedirect: func(*http.Request, []*http.Request) error {
-				return http.ErrUseLastResponse // the password is for the server that was named
-			},
-		},
+		http:    &http.Client{Timeout: 10 * time.Minute, CheckRedirect: stay}, // a recount can take its time
+		streams: &http.Client{Transport: streamTransport(), CheckRedirect: stay},
 	}
 }
+
+// Host is the server's, with its port where one was named.
+func (c *Client) Host() string { return c.base.Host }
 
 // ParseRegistry reads what a user calls the registry: a URL, or docker's
 // host[:port]. Without a scheme it is https, but http on this very machine or
@@ -207,60 +212,14 @@ func (c *Client) unreachable(err error) error {
 	if e, ok := errors.AsType[*url.Error](err); ok {
 		err = e.Err
 	}
-	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
-		return fmt.Errorf("%s cannot be reached: %w", c.base, err)
-	}
 	if strings.Contains(err.Error(), "server gave HTTP response to HTTPS client") {
 		return fmt.Errorf("%s speaks no TLS: use --plain-http if you mean it", c.base.Host)
 	}
-	return fmt.Errorf("ask %s: %w", c.base, err)
-}
-
-// Error is what the server says is wrong. It unwraps to a *tarport.Error.
-type Error struct {
-	Status    int
-	Code      tarport.Code // "" where the answer is not of the OCI form
-	Message   string
-	Detail    json.RawMessage
-	RequestID string
-	Wait      time.Duration // before the next try, where the server says so
-}
-
-func (e *Error) Error() string { return e.Message }
-
-// Unwrap is the error as the server had it.
-func (e *Error) Unwrap() error { return &tarport.Error{Code: e.Code, Message: e.Message} }
-
-func (c *Client) answerError(resp *http.Response, body []byte) error {
-	e := &Error{Status: resp.StatusCode, RequestID: resp.Header.Get("X-Request-Id")}
-	if s, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil {
-		e.Wait = time.Duration(s) * time.Second
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return fmt.Errorf("ask %s: %w", c.base, err)
 	}
-	var answer struct {
-		Errors []struct {
-			Code    tarport.Code    `json:"code"`
-			Message string          `json:"message"`
-			Detail  json.RawMessage `json:"detail"`
-		} `json:"errors"`
+	if op, ok := errors.AsType[*net.OpError](err); ok && op.Op == "dial" {
+		return &connectionError{fmt.Errorf("%s cannot be reached: %w", c.base, err)}
 	}
-	switch err := json.Unmarshal(body, &answer); {
-	case err == nil && len(answer.Errors) > 0:
-		first := answer.Errors[0]
-		e.Code, e.Message, e.Detail = first.Code, printable(first.Message), first.Detail
-	case resp.Header.Get("Location") != "":
-		e.Message = fmt.Sprintf("%s sends us to %s: name that as the registry if you trust it", c.base.Host, printable(resp.Header.Get("Location")))
-	default:
-		e.Message = fmt.Sprintf("%s answers %q to %s %s: is it another registry?", c.base.Host, resp.Status, resp.Request.Method, resp.Request.URL.Path)
-	}
-	return e
-}
-
-// printable keeps a server from writing control sequences to a terminal.
-func printable(s string) string {
-	return strings.Map(func(r rune) rune {
-		if r < 0x20 && r != '\n' || r >= 0x7f && r < 0xa0 {
-			return -1
-		}
-		return r
-	}, s)
+	return &connectionError{fmt.Errorf("ask %s: %w", c.base, err)}
 }
