@@ -10,7 +10,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -19,6 +18,7 @@ import (
 
 	"github.com/tarport/tarport"
 	"github.com/tarport/tarport/cmd/tarport/internal/config"
+	"github.com/tarport/tarport/cmd/tarport/internal/progress"
 	"github.com/tarport/tarport/internal/client"
 )
 
@@ -201,20 +201,7 @@ func expires(t *time.Time) string {
 }
 
 // bytesText is a number of bytes as people read it.
-func bytesText(n int64) string {
-	if n < 1<<10 {
-		return strconv.FormatInt(n, 10) + " B"
-	}
-	f, units := float64(n), "KMGTPE"
-	for f >= 1<<10 && units != "" {
-		f /= 1 << 10
-		if f < 1<<10 {
-			break
-		}
-		units = units[1:]
-	}
-	return strconv.FormatFloat(f, 'f', 1, 64) + " " + units[:1] + "iB"
-}
+func bytesText(n int64) string { return progress.Bytes(n) }
 
 // pathf is a path of the API, with its parts escaped.
 func pathf(format string, parts ...string) string {

@@ -114,12 +114,17 @@ func TestAQuotaHoldsForPushesAndLoads(t *testing.T) {
 // bytes that nothing compresses.
 func dockerArchive(tb testing.TB, size int) string {
 	tb.Helper()
+	return archiveNamed(tb, "app:1", size)
+}
+
+func archiveNamed(tb testing.TB, name string, size int) string {
+	tb.Helper()
 	content := make([]byte, size)
 	_, _ = rand.NewChaCha8([32]byte{}).Read(content)
 	layer := tarOf(tb, "file", content)
 	config := fmt.Sprintf(`{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":[%q]}}`, digest.FromString(layer))
 	return tarOf(tb, "layer.tar", []byte(layer), "config.json", []byte(config),
-		"manifest.json", []byte(`[{"Config":"config.json","RepoTags":["app:1"],"Layers":["layer.tar"]}]`))
+		"manifest.json", fmt.Appendf(nil, `[{"Config":"config.json","RepoTags":[%q],"Layers":["layer.tar"]}]`, name))
 }
 
 // tarOf is a tar of names and contents in turn.

@@ -24,6 +24,8 @@ const (
 	exitOK      = 0
 	exitFailure = 1
 	exitUsage   = 2
+	// exitInterrupted is the shell's for an end by SIGINT.
+	exitInterrupted = 130
 )
 
 // usageError is a command line that cannot be understood.
@@ -43,6 +45,9 @@ func run(ctx context.Context, a *app, args []string) int {
 	if _, ok := errors.AsType[usageError](err); ok {
 		_, _ = fmt.Fprintf(a.err, "\n%s", cmd.UsageString())
 		return exitUsage
+	}
+	if _, ok := errors.AsType[interruptedError](err); ok {
+		return exitInterrupted
 	}
 	return exitFailure
 }
@@ -65,6 +70,7 @@ func newRootCmd(a *app) *cobra.Command {
 	cmd.AddCommand(
 		newServeCmd(a), newConfigCmd(a), newHealthcheckCmd(a), newQuotaCmd(a), newVersionCmd(a),
 		newLoginCmd(a), newLogoutCmd(a), newNamespaceCmd(a), newUserCmd(a), newTokenCmd(a), newRobotCmd(a), newAuditCmd(a),
+		newLoadCmd(a),
 	)
 	return cmd
 }

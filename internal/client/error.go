@@ -81,7 +81,7 @@ func Temporary(err error) bool {
 	}
 	if e, ok := errors.AsType[*Error](err); ok {
 		switch e.Status {
-		case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests, http.StatusInternalServerError,
+		case http.StatusRequestTimeout, http.StatusTooEarly, http.StatusTooManyRequests,
 			http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 			return true
 		}

@@ -60,8 +60,8 @@ func (c *Client) Open(ctx context.Context, r Request) (*http.Response, error) {
 	}
 	resp, err := c.open(ctx, r, body)
 	if err != nil {
-		if cause := context.Cause(ctx); cause != nil && errors.Is(err, context.Canceled) && !errors.Is(cause, context.Canceled) {
-			err = Broken(cause)
+		if errors.Is(context.Cause(ctx), errStalled) {
+			err = Broken(errStalled)
 		}
 		watch.stop()
 		cancel(nil)
@@ -116,10 +116,10 @@ type streamBody struct {
 func (b *streamBody) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
-		if cause := context.Cause(b.ctx); cause != nil {
-			err = cause
-		}
-		if !errors.Is(err, context.Canceled) {
+		switch {
+		case errors.Is(context.Cause(b.ctx), errStalled):
+			err = Broken(errStalled)
+		case b.ctx.Err() == nil:
 			err = Broken(err)
 		}
 	}

@@ -1,0 +1,278 @@
+package transfer
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"net/url"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/tarport/tarport/cmd/tarport/internal/progress"
+	"github.com/tarport/tarport/extensions/archive"
+	"github.com/tarport/tarport/internal/client"
+	"github.com/tarport/tarport/internal/tarball"
+)
+
+// Job says what the registry is to do with what it is sent.
+type Job struct {
+	Route string // load, import, commit: what is below archives/
+	Query url.Values
+	// Whole sends everything, without asking what the registry has.
+	Whole bool
+}
+
+// Outcome is what came of a transfer.
+type Outcome struct {
+	archive.Result
+	BytesSent int64 `json:"bytes_sent"` // in this run
+}
+
+// InterruptedError tells that a transfer ended early, and that the same command
+// goes on from where it stopped.
+type InterruptedError struct {
+	Name       string
+	Done, Size int64
+	Err        error
+}
+
+func (e *InterruptedError) Error() string {
+	return fmt.Sprintf("%s: %s of %s are at the registry, the same command goes on from there: %s",
+		e.Name, progress.Bytes(e.Done), progress.Bytes(e.Size), e.Err)
+}
+
+func (e *InterruptedError) Unwrap() error { return e.Err }
+
+// Stream sends what can be read once. Size is -1 where it is not known.
+func (m *Mover) Stream(ctx context.Context, job Job, name string, r io.Reader) (*Outcome, error) {
+	bar := m.o.Display.Bar(name, 0)
+	defer bar.Drop()
+	counted := &counter{r: bar.Reader(r)}
+	res, err := m.post(ctx, job, job.Query, counted, -1)
+	return outcome(res, counted.n), err
+}
+
+// File sends a file: only what the registry lacks, in parts where it is large,
+// and from where an earlier run stopped.
+func (m *Mover) File(ctx context.Context, job Job, f *File) (*Outcome, error) {
+	u := &upload{m: m, job: job, f: f, key: key(m.o.Client.Host(), job.Route, job.Query.Encode(), f.path)}
+	found, err := u.find(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		if u.p, err = m.plan(ctx, job, f); err != nil {
+			return nil, err
+		}
+	}
+	out, err := m.send(ctx, u)
+	if u.p.partial && refusesPartial(err) {
+		m.o.Display.Say("%s: the registry has not all that it had (%s): sending all of it", f.Name, err)
+		u.forget(ctx)
+		*u = upload{m: m, job: job, f: f, key: u.key, p: f.whole()}
+		out, err = m.send(ctx, u)
+	}
+	if errors.Is(err, errAnswerLost) {
+		sent := u.sent
+		*u = upload{m: m, job: job, f: f, key: u.key}
+		if u.p, err = m.plan(ctx, job, f); err != nil {
+			return nil, err
+		}
+		if out, err = m.send(ctx, u); err == nil {
+			out.BytesSent += sent
+		}
+	}
+	return out, err
+}
+
+// errAnswerLost tells that the connection broke when all was sent, and the
+// registry has no such upload any more: it has loaded it, in all likelihood.
+var errAnswerLost = errors.New("the connection broke when all was sent: whether the images are loaded is not known")
+
+// send sends what is planned.
+func (m *Mover) send(ctx context.Context, u *upload) (*Outcome, error) {
+	query := u.job.Query
+	if u.p.partial {
+		query = maps.Clone(query)
+		query.Set("partial", "true")
+	}
+	if u.id == "" && (u.p.at == nil || m.o.Resume == ResumeNever || m.o.Resume == ResumeAuto && u.p.size < m.o.Threshold) {
+		return m.direct(ctx, u, query)
+	}
+	return u.run(ctx, query)
+}
+
+// plan finds out what has to be sent.
+func (m *Mover) plan(ctx context.Context, job Job, f *File) (*plan, error) {
+	whole := f.whole()
+	if job.Whole || job.Route != "load" || f.Archive == nil || len(f.Archive.Layers) == 0 {
+		return whole, nil
+	}
+	missing, err := m.missing(ctx, job.Query.Get("namespace"), f.Archive)
+	if err != nil || missing == nil {
+		return whole, err
+	}
+	// Where the request asks for a compression, manifests that pin layers by
+	// their digests may be written anew: the registry needs the layers for that.
+	repack := job.Query.Get("compression") != ""
+	ranges, left := f.Archive.Without(
+		func(d digest.Digest) bool { return !missing[d] },
+		func(d digest.Digest) bool { return !missing[d] && !repack },
+	)
+	p := f.part(ranges, len(left))
+	switch {
+	case len(left) == 0:
+		return whole, nil
+	case p.at == nil && p.size >= min(whole.size, m.o.Threshold):
+		return whole, nil // compressed: its unpacked layers may be more than the file
+	}
+	m.o.Display.Say("%s: the registry has %d of %d layers, sending %s of %s", f.Name, len(left), len(f.Archive.Layers),
+		progress.Bytes(p.size), progress.Bytes(whole.size))
+	return p, nil
+}
+
+// maxAsked is how many layers the registry answers about at once.
+const maxAsked = 10_000
+
+type digests struct {
+	DiffIDs []digest.Digest `json:"diff_ids"`
+	Digests []digest.Digest `json:"digests"`
+}
+
+// missing asks which layers the registry lacks; nil where it does not say.
+func (m *Mover) missing(ctx context.Context, namespace string, a *tarball.Archive) (map[digest.Digest]bool, error) {
+	ask := digests{a.DiffIDs(), a.Digests()}
+	if len(ask.DiffIDs) > maxAsked || len(ask.Digests) > maxAsked {
+		return nil, nil //nolint:nilnil // what the doc says
+	}
+	var lacks digests
+	err := m.o.Client.Do(ctx, http.MethodPost, "/archives/missing", url.Values{"namespace": {namespace}}, ask, &lacks)
+	if e, ok := errors.AsType[*client.Error](err); ok && (e.Status == http.StatusNotFound || e.Status == http.StatusMethodNotAllowed) {
+		return nil, nil //nolint:nilnil // an older server
+	}
+	if err != nil {
+		return nil, err
+	}
+	out := map[digest.Digest]bool{}
+	for _, list := range [][]digest.Digest{lacks.DiffIDs, lacks.Digests} {
+		for _, d := range list {
+			out[d] = true
+		}
+	}
+	return out, nil
+}
+
+// refusesPartial tells whether the registry wants what was left out, after all.
+func refusesPartial(err error) bool {
+	e, ok := errors.AsType[*client.Error](err)
+	return ok && (e.Status == http.StatusNotFound || e.Status == http.StatusConflict)
+}
+
+// direct sends it as one body, and again from its beginning where the
+// connection breaks.
+func (m *Mover) direct(ctx context.Context, u *upload, query url.Values) (*Outcome, error) {
+	t := tries{m: m}
+	for sent := int64(0); ; {
+		body, err := u.p.open()
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", u.f.Name, err)
+		}
+		c := &counter{r: body}
+		res, err := m.post(ctx, u.job, query, c, u.p.size)
+		_ = body.Close()
+		sent += c.n
+		if err == nil || !client.Temporary(err) {
+			return outcome(res, sent), err
+		}
+		if err := t.again(ctx, err); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// post sends a body, or none where size is 0, and follows the progress.
+func (m *Mover) post(ctx context.Context, job Job, query url.Values, body io.Reader, size int64) (*archive.Result, error) {
+	resp, err := m.o.Client.Open(ctx, client.Request{
+		Method: http.MethodPost, Path: "/archives/" + job.Route, Query: query, Body: body, Size: size,
+		Header: http.Header{"Accept": {"application/x-ndjson"}, "Content-Type": {"application/x-tar"}},
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	return m.follow(resp.Body)
+}
+
+// follow shows the progress that the registry tells, to the result.
+func (m *Mover) follow(r io.Reader) (res *archive.Result, err error) {
+	bars := map[string]*progress.Bar{}
+	defer func() {
+		for _, b := range bars {
+			b.Drop()
+		}
+	}()
+	err = client.Lines(r, func(line []byte) error {
+		var msg struct {
+			archive.Message
+			Images json.RawMessage `json:"images"`
+		}
+		if err := json.Unmarshal(line, &msg); err != nil {
+			return fmt.Errorf("read the server's progress: %w", err)
+		}
+		if msg.Images != nil {
+			res = &archive.Result{}
+			return json.Unmarshal(line, res)
+		}
+		m.show(bars, msg.Message)
+		return nil
+	})
+	if err == nil && res == nil {
+		err = client.Broken(errors.New("the answer of the registry ends before its result"))
+	}
+	return res, err
+}
+
+// show shows one message.
+func (m *Mover) show(bars map[string]*progress.Bar, msg archive.Message) {
+	switch p := msg.Progress; {
+	case msg.ID == "" && msg.Status != "":
+		m.o.Display.Say("%s", msg.Status)
+	case msg.ID == "": // of the images that are done the result tells
+	case p == nil:
+		m.o.Display.Bar(msg.ID, 0).Done(msg.Status)
+	default:
+		b := bars[msg.ID]
+		if b == nil {
+			b = m.o.Display.Bar(msg.ID, p.Total)
+			bars[msg.ID] = b
+		}
+		b.Set(p.Current)
+		if p.Current >= p.Total {
+			b.Done(progress.Bytes(p.Total))
+			delete(bars, msg.ID)
+		}
+	}
+}
+
+func outcome(res *archive.Result, sent int64) *Outcome {
+	if res == nil {
+		return nil
+	}
+	return &Outcome{*res, sent}
+}
+
+// counter counts what is read.
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
