@@ -32,6 +32,7 @@ const (
 	QuotaManage      Action = "quota.manage"
 
 	List         Action = "list"         // of what one may read
+	Upload       Action = "upload"       // send an archive that is to be loaded: to who may push somewhere
 	AccountRead  Action = "account.read" // one's own account and tokens
 	AccountWrite Action = "account.write"
 	UsersRead    Action = "users.read"

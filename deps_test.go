@@ -51,6 +51,7 @@ var policy = map[string]allowed{
 			"github.com/moby/buildkit", "github.com/moby/docker-image-spec", "github.com/containerd/platforms",
 		},
 	},
+	"extensions/uploads": {own: []string{"", "storage", "storage/metadata", "internal/httpapi"}, modules: []string{mux}},
 
 	"extensions/namespaces": {
 		own:     []string{"", "storage/metadata", "internal/httpapi"},
@@ -69,7 +70,7 @@ var policy = map[string]allowed{
 	},
 	"cmd/tarport": {
 		own: []string{
-			"", "storage", "storage/metadata", "auth", "registry", "extensions/archive", "extensions/namespaces",
+			"", "storage", "storage/metadata", "auth", "registry", "extensions/archive", "extensions/namespaces", "extensions/uploads",
 			"internal/httpapi", "internal/client",
 			"cmd/tarport/internal/config", "cmd/tarport/internal/progress", "cmd/tarport/internal/server", "cmd/tarport/internal/transfer",
 		},
@@ -155,7 +156,7 @@ func TestPolicyGoesOneWay(t *testing.T) {
 		"":                 0,
 		"storage/metadata": 1, "storage/layer": 1, "internal/httpapi": 1, "internal/client": 1, "internal/tarball": 1,
 		"storage": 2, "auth": 2,
-		"registry": 3, "extensions/archive": 3, "extensions/namespaces": 3,
+		"registry": 3, "extensions/archive": 3, "extensions/namespaces": 3, "extensions/uploads": 3,
 		"cmd/tarport/internal/config": 4, "cmd/tarport/internal/progress": 4, "cmd/tarport/internal/server": 5, "cmd/tarport/internal/transfer": 5, "cmd/tarport": 6,
 		"internal/pgtest": 0, "internal/e2e": 0,
 	}

@@ -41,6 +41,9 @@ const (
 	InsufficientStorage Code = "INSUFFICIENT_STORAGE" // the disk is (nearly) full
 	Unavailable         Code = "UNAVAILABLE"          // try again later
 	Timeout             Code = "TIMEOUT"              // the client was too slow
+	ChecksumMismatch    Code = "CHECKSUM_MISMATCH"    // bytes are not what their sender says
+	PreconditionFailed  Code = "PRECONDITION_FAILED"  // a version or state that the request needs is not the one here
+	UnsupportedMedia    Code = "UNSUPPORTED_MEDIA"    // a Content-Type that the route does not take
 	Internal            Code = "UNKNOWN"              // everything that is our own fault
 )
 
@@ -70,6 +73,9 @@ var codeStatus = map[Code]int{
 	InsufficientStorage: http.StatusInsufficientStorage,
 	Unavailable:         http.StatusServiceUnavailable,
 	Timeout:             http.StatusRequestTimeout,
+	ChecksumMismatch:    460, // tus 1.0, "Checksum"
+	PreconditionFailed:  http.StatusPreconditionFailed,
+	UnsupportedMedia:    http.StatusUnsupportedMediaType,
 	Internal:            http.StatusInternalServerError,
 }
 

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -24,6 +25,11 @@ func (s *Service) Authorize(ctx context.Context, p tarport.Principal, a tarport.
 		}
 		policy := s.db.NamespacePolicy()
 		f = facts{Rights: r, mayCreate: policy.MayCreate(p, ns), mayPushNew: policy.MayPushNew(p, ns)}
+	} else if a == tarport.Upload {
+		var err error
+		if f.mayPush, err = s.mayPushSomewhere(ctx, p); err != nil {
+			return err
+		}
 	}
 	return decide(p, a, repository, f)
 }
@@ -33,6 +39,16 @@ type facts struct {
 	metadata.Rights
 	mayCreate  bool // p may create it, if it is not there
 	mayPushNew bool // also by a push
+	mayPush    bool // p may push somewhere; looked up for Upload only
+}
+
+// mayPushSomewhere tells whether there is a namespace that p may push to, or
+// could make by a push.
+func (s *Service) mayPushSomewhere(ctx context.Context, p tarport.Principal) (bool, error) {
+	if p.Admin || s.db.NamespacePolicy().MayPushNew(p, cmp.Or(p.Namespace, p.Name)) {
+		return true, nil
+	}
+	return s.db.Writes(ctx, p.UserID, p.Namespace)
 }
 
 // decide is the one place that says who may do what. It does not know whether
@@ -54,6 +70,8 @@ func may(p tarport.Principal, a tarport.Action, on string, f facts) bool {
 		return true // to anybody
 	case p.Anonymous(), p.ReadOnly && !reads(a):
 		return false
+	case a == tarport.Upload:
+		return f.mayPush
 	case on == "":
 		return mayInRegistry(p, a)
 	case p.Namespace != "" && p.Namespace != tarport.Namespace(on):
@@ -117,6 +135,8 @@ func refused(p tarport.Principal, a tarport.Action, on string, f facts) error {
 		return tarport.Errorf(tarport.Denied, "the token %q is for reading only", p.TokenName)
 	case a == tarport.AccountWrite && !p.Robot:
 		return tarport.Errorf(tarport.Denied, "this needs your password, and not an access token")
+	case a == tarport.Upload:
+		return tarport.Errorf(tarport.Denied, "there is no namespace that you may push to, so nothing that you upload could be loaded")
 	case on == "":
 		return tarport.Errorf(tarport.Denied, "only an administrator may do this")
 	case a == tarport.NamespaceCreate:

@@ -138,7 +138,7 @@ func (w *StagedBlob) Discard() {
 
 func (w *StagedBlob) drop() error {
 	if w.desc.Digest == "" {
-		_ = w.file.Close()
+		w.file.cancel(context.Background())
 	}
 	return w.b.s.files.dropStaged(context.Background(), w.id)
 }

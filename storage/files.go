@@ -24,6 +24,9 @@ type files interface {
 	// openStaged reads the file of an upload from its beginning.
 	openStaged(ctx context.Context, id string) (io.ReadCloser, error)
 	dropStaged(ctx context.Context, id string) error
+	// keepStaged makes the name of a synced file durable, which place does
+	// without it.
+	keepStaged(ctx context.Context) error
 	// walkStaged calls fn for each upload's file.
 	walkStaged(ctx context.Context, fn func(id string, modified time.Time) error) error
 
@@ -43,6 +46,11 @@ type files interface {
 	// walkIndexes calls fn for each index.
 	walkIndexes(ctx context.Context, fn func(diffID digest.Digest, modified time.Time) error) error
 
+	// inPlace tells that staged files are written where they lie: one that is
+	// durable can be gone on with, and what was not synced can be lost although
+	// it was there. Else they are there as a whole when they are durable, and
+	// stay as they are.
+	inPlace() bool
 	// check tells whether the place is there.
 	check(ctx context.Context) error
 }
@@ -54,6 +62,9 @@ type stagedFile interface {
 	sync(ctx context.Context) error
 	// Close lets go of the file and keeps it.
 	Close() error
+	// cancel is Close for a file that is then dropped, or gone on with from
+	// where it was when it was opened.
+	cancel(ctx context.Context)
 }
 
 // blobPath is distribution's own, so that the data directory of a registry:2

@@ -51,6 +51,8 @@ func (f *driverFiles) dropStaged(ctx context.Context, id string) error {
 	return err
 }
 
+func (f *driverFiles) keepStaged(context.Context) error { return nil }
+
 func (f *driverFiles) walkStaged(ctx context.Context, fn func(string, time.Time) error) error {
 	return f.walk(ctx, stagedDir, func(fi storagedriver.FileInfo) error { return fn(path.Base(fi.Path()), fi.ModTime()) })
 }
@@ -137,6 +139,8 @@ func (f *driverFiles) remove(ctx context.Context, dgst digest.Digest) error {
 	return err
 }
 
+func (f *driverFiles) inPlace() bool { return false }
+
 func (f *driverFiles) check(ctx context.Context) error {
 	_, err := f.driver.List(ctx, "/")
 	if errors.Is(notExist(err), fs.ErrNotExist) { // nothing was pushed yet
@@ -153,6 +157,13 @@ type driverStaged struct {
 func (s *driverStaged) sync(ctx context.Context) error {
 	s.committed = true
 	return s.Commit(ctx)
+}
+
+// cancel ends what S3 would else keep, out of sight, as an unfinished upload.
+// Close then has nothing to write any more, and says so.
+func (s *driverStaged) cancel(ctx context.Context) {
+	_ = s.Cancel(ctx)
+	_ = s.Close()
 }
 
 // driverReader reads a file from where it was sought to; the driver is asked

@@ -103,6 +103,8 @@ func (f *localFiles) dropStaged(_ context.Context, id string) error {
 	return nil
 }
 
+func (f *localFiles) keepStaged(context.Context) error { return syncDir(f.path(stagedDir)) }
+
 func (f *localFiles) walkStaged(ctx context.Context, fn func(string, time.Time) error) error {
 	entries, err := os.ReadDir(f.path(stagedDir))
 	if err != nil {
@@ -223,6 +225,8 @@ func (f *localFiles) walkIndexes(ctx context.Context, fn func(digest.Digest, tim
 	})
 }
 
+func (f *localFiles) inPlace() bool { return true }
+
 func (f *localFiles) check(context.Context) error {
 	_, err := os.Stat(f.path(stagedDir))
 	return err
@@ -277,3 +281,5 @@ func (s *localStaged) ReadFrom(r io.Reader) (int64, error) {
 }
 
 func (s *localStaged) sync(context.Context) error { return s.File.Sync() }
+
+func (s *localStaged) cancel(context.Context) { _ = s.Close() }

@@ -20,6 +20,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"sync"
 	"time"
 
 	storagedriver "github.com/distribution/distribution/v3/registry/storage/driver"
@@ -44,8 +45,12 @@ type Options struct {
 	// UploadExpiry is how long an upload session lives after its last
 	// request; 24 h where 0.
 	UploadExpiry time.Duration
-	// MaxUploads is how many sessions a user may have open; 100 where 0.
+	// MaxUploads is how many sessions a user may have open, and how many of
+	// archives; 100 where 0.
 	MaxUploads int
+	// MaxUploadBytes is how much a user may have in sessions of archives, and
+	// MaxArchive how much in one; no limit where 0.
+	MaxUploadBytes, MaxArchive int64
 	// AllowMissing takes image manifests whose config or layers are not here
 	// (sparse images). Entries of an index may be missing in any case.
 	AllowMissing bool
@@ -69,6 +74,8 @@ type Store struct {
 	disk  *disk
 	o     Options
 	began time.Time
+
+	rechecked sync.Map // the ids of upload sessions that Upload.recheck has read
 }
 
 // New returns a Store over an open database. It keeps the database; closing it
@@ -235,6 +242,9 @@ func (s *Store) sweepUpload(ctx context.Context, id string) (gone bool, err erro
 	holder := rand.Text()
 	taken, err := s.db.TakeExpiredUpload(ctx, id, holder, s.heldUntil())
 	if err != nil || !taken {
+		return false, err
+	}
+	if err := s.dropParts(ctx, id); err != nil {
 		return false, err
 	}
 	if err := s.files.dropStaged(ctx, id); err != nil {

@@ -8,8 +8,6 @@ import (
 	"hash"
 	"io"
 	"io/fs"
-	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/distribution/distribution/v3"
@@ -23,34 +21,19 @@ import (
 // Upload is an upload session, held by one request: until Close, Commit or
 // Cancel nobody else can write to it. It is not for several goroutines.
 type Upload struct {
-	s      *Store
-	row    metadata.Upload
-	holder string     // "" where nobody holds it yet
+	session
 	file   stagedFile // nil until something is written
 	hash   hash.Hash
 	size   int64
 	body   Body
-	begun  bool   // expect was called
-	over   bool   // let go of, finished or cancelled
-	broken bool   // file and hash may differ: the session cannot go on
-	stop   func() // ends the renewing of the hold; nil where there is none
+	begun  bool // expect was called
+	broken bool // file and hash may differ: the session cannot go on
 
 	allowed  int64 // bytes that may come before room is asked for again
 	reserved int64 // by this request, beyond row.Size
 }
 
 var _ distribution.BlobWriter = (*Upload)(nil)
-
-const (
-	holdFor   = 60 * time.Second
-	holdEvery = 15 * time.Second
-)
-
-// heldUntil is how long a hold counts if it is not renewed: a replica may die
-// and leave its holds behind.
-func (s *Store) heldUntil() time.Time { return s.o.Now().Add(holdFor) }
-
-func (s *Store) expiry() time.Time { return s.o.Now().Add(s.o.UploadExpiry) }
 
 // idleUpload is after what time without a request a session does not count
 // among those that its user has open. Clients that are killed leave theirs,
@@ -72,7 +55,8 @@ func (s *Store) NewUpload(ctx context.Context, repository string) (*Upload, erro
 		return nil, tarport.Errorf(tarport.TooManyRequests, "you have %d uploads open, at most %d are allowed: finish or cancel some", n, s.o.MaxUploads)
 	}
 	now := s.o.Now()
-	u := &Upload{s: s, body: bodyFrom(ctx), row: metadata.Upload{ID: rand.Text(), Repository: repository, Principal: p.UserID, StartedAt: now}}
+	row := metadata.Upload{ID: rand.Text(), Repository: repository, Principal: p.UserID, StartedAt: now}
+	u := &Upload{session: session{s: s, row: row}, body: bodyFrom(ctx)}
 	return u, s.db.CreateUpload(ctx, u.row, s.expiry())
 }
 
@@ -83,7 +67,7 @@ func (s *Store) ResumeUpload(ctx context.Context, repository, id string) (*Uploa
 	if _, err := s.uploadRow(ctx, repository, id); err != nil { // before anything is changed
 		return nil, err
 	}
-	u := &Upload{s: s, body: bodyFrom(ctx), row: metadata.Upload{ID: id, Repository: repository}}
+	u := &Upload{session: session{s: s, row: metadata.Upload{ID: id, Repository: repository}}, body: bodyFrom(ctx)}
 	return u, u.hold(ctx)
 }
 
@@ -91,7 +75,7 @@ func (s *Store) ResumeUpload(ctx context.Context, repository, id string) (*Uploa
 // that runs has sent is not in it. The Upload can only be asked.
 func (s *Store) UploadStatus(ctx context.Context, repository, id string) (*Upload, error) {
 	row, err := s.uploadRow(ctx, repository, id)
-	return &Upload{s: s, row: row, size: row.Size, over: true}, err
+	return &Upload{session: session{s: s, row: row, over: true}, size: row.Size}, err
 }
 
 func (s *Store) uploadRow(ctx context.Context, repository, id string) (metadata.Upload, error) {
@@ -104,38 +88,13 @@ func (s *Store) uploadRow(ctx context.Context, repository, id string) (metadata.
 
 // hold takes the session for this request.
 func (u *Upload) hold(ctx context.Context) error {
-	holder := rand.Text()
-	row, err := u.s.db.AcquireUpload(ctx, u.row.Repository, u.row.ID, holder, u.s.heldUntil(), u.s.expiry())
-	if err != nil {
+	if err := u.acquire(ctx); err != nil {
 		return err
 	}
-	u.row, u.holder, u.size = row, holder, row.Size
-	if !u.s.db.Exclusive() {
-		u.keep(ctx)
-	}
+	u.size = u.row.Size
+	var err error
 	u.hash, err = newHash(u.row.Hash)
 	return err
-}
-
-// keep renews the hold while the request lives.
-func (u *Upload) keep(ctx context.Context) {
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		t := time.NewTicker(holdEvery)
-		defer t.Stop()
-		for {
-			select {
-			case <-ctx.Done():
-				return
-			case <-t.C:
-				if err := u.s.db.HoldUpload(ctx, u.row.ID, u.holder, u.s.heldUntil()); err != nil && ctx.Err() == nil {
-					u.s.o.Log.LogAttrs(ctx, slog.LevelWarn, "hold of an upload was not renewed", slog.Any("err", err))
-				}
-			}
-		}
-	})
-	u.stop = func() { cancel(); wg.Wait() }
 }
 
 // ID is the session's id.
@@ -165,8 +124,10 @@ func (u *Upload) open(ctx context.Context) error {
 		}
 		u.begun = true
 	}
-	var err error
-	u.file, err = u.s.files.stage(ctx, u.row.ID, u.size)
+	err := u.recheck(ctx)
+	if err == nil {
+		u.file, err = u.s.files.stage(ctx, u.row.ID, u.size)
+	}
 	if errors.Is(err, fs.ErrNotExist) { // the power failed, or somebody removed it
 		return tarport.Errorf(tarport.BlobUploadUnknown, "the upload session is lost: begin anew").Because(err)
 	}
@@ -177,6 +138,32 @@ func (u *Upload) open(ctx context.Context) error {
 }
 
 var errUploadUsed = errors.New("the upload is closed")
+
+// recheck reads what a session has from before this process, once: its bytes
+// were not synced when they were recorded, so a power failure can have taken
+// them and left their number. fs.ErrNotExist where it has.
+func (u *Upload) recheck(ctx context.Context) error {
+	if u.size == 0 || !u.s.files.inPlace() || !u.row.StartedAt.Before(u.s.began) {
+		return nil
+	}
+	if _, done := u.s.rechecked.Load(u.row.ID); done {
+		return nil
+	}
+	r, err := u.s.files.openStaged(ctx, u.row.ID)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = r.Close() }()
+	d, err := digest.SHA256.FromReader(io.LimitReader(r, u.size))
+	if err != nil {
+		return fmt.Errorf("read an upload again: %w", err)
+	}
+	if d != digest.NewDigest(digest.SHA256, u.hash) {
+		return fmt.Errorf("%w: the first %d bytes of upload %s", fs.ErrNotExist, u.size, u.row.ID)
+	}
+	u.s.rechecked.Store(u.row.ID, struct{}{})
+	return nil
+}
 
 // Write adds to the session. DENIED where the namespace has no room for it:
 // then the session ends. INSUFFICIENT_STORAGE where the disk is nearly full.
@@ -259,13 +246,6 @@ func (u *Upload) progress(state []byte) metadata.UploadProgress {
 	return metadata.UploadProgress{Size: u.size, Hash: state, Expires: u.s.expiry()}
 }
 
-func (u *Upload) end() {
-	u.over = true
-	if u.stop != nil {
-		u.stop()
-	}
-}
-
 // Cancel ends the session and drops its bytes, which may be another's where the
 // session was lost: so the row goes first. Nothing after Commit.
 func (u *Upload) Cancel(ctx context.Context) error {
@@ -325,15 +305,6 @@ func (u *Upload) Commit(ctx context.Context, want ocispec.Descriptor) (ocispec.D
 	u.end()
 	u.s.cache.changed(u.row.Repository)
 	return ocispec.Descriptor{MediaType: "application/octet-stream", Digest: got, Size: u.size}, nil
-}
-
-// still makes sure that the session is held, for long enough to end it: a
-// request that lost it must not make a blob of a file that another one writes.
-func (u *Upload) still(ctx context.Context) error {
-	if u.s.db.Exclusive() { // a hold ends with its request
-		return nil
-	}
-	return u.s.db.HoldUpload(context.WithoutCancel(ctx), u.row.ID, u.holder, u.s.heldUntil())
 }
 
 // digest is the digest of the session's bytes. sha256 was computed while they

@@ -19,7 +19,13 @@ func TestAnIDOfAnotherIsNoID(t *testing.T) {
 	rule := w.idOfLast("id")
 	begin := func() string { return w.as(will, "POST /v2/secret/app/blobs/uploads/") }
 	session := begin()
+	upload := w.as(will, "POST /api/v1/uploads bytes")
 	for _, tt := range []struct{ name, authorization, request string }{
+		{"an upload of another", olga, "GET " + upload},
+		{"to ask about an upload of another", olga, "HEAD " + upload},
+		{"to go on with an upload of another", olga, "PATCH " + upload + " bytes"},
+		{"to cancel an upload of another", olga, "DELETE " + upload},
+		{"to load an upload of another", olga, "POST /api/v1/archives/load?namespace=public&upload=" + strings.TrimPrefix(upload, "/api/v1/uploads/")},
 		{"a token of another", olga, "DELETE /api/v1/user/tokens/" + token},
 		{"a rule of another namespace", olga, "DELETE /api/v1/namespaces/secret/immutable-rules/" + rule},
 		{"a robot of another namespace", olga, "DELETE /api/v1/namespaces/public/robots/puller"},
@@ -41,6 +47,8 @@ func TestAnIDOfAnotherIsNoID(t *testing.T) {
 		}
 	}
 	w.as(will, "PUT "+session+"&digest={digest} {config}") // unharmed
+	w.as(basicAuth("admin", password), "GET "+upload)
+	w.as(will, "DELETE "+upload)
 }
 
 // idOfLast is a field of what was made last.

@@ -47,6 +47,15 @@ GET    /api/openapi.yaml                                 anyone   200
 HEAD   /api/openapi.yaml                                 anyone   200
 PUT    /api/v1/archives/load                             push     201 201 ?namespace={ns} {archive}
 POST   /api/v1/archives/load                             push     201 201 ?namespace={ns}&repo=app&tag=v2 {archive}
+OPTIONS /api/v1/uploads                                  login    204
+GET    /api/v1/uploads                                   login    200
+POST   /api/v1/uploads                                   upload   201     bytes
+OPTIONS /api/v1/uploads/{id}                             login    204
+GET    /api/v1/uploads/{id}                              login    404
+HEAD   /api/v1/uploads/{id}                              login    404
+POST   /api/v1/uploads/{id}                              upload   404
+PATCH  /api/v1/uploads/{id}                              upload   404     bytes
+DELETE /api/v1/uploads/{id}                              upload   404
 GET    /api/v1/user                                      login    200
 PUT    /api/v1/user/password                             password 400     {"old_password":"{password}","password":"short"}
 GET    /api/v1/user/tokens                               login    200
@@ -100,6 +109,7 @@ quota    admin      404 NOT_FOUND    -      writes
 create   -          403 DENIED       -      writes
 admins   -          403 DENIED       -      -
 password -          403 DENIED       -      writes
+upload   -          403 DENIED       -      writes
 login    -          -   -            -      reads
 anyone   -          -   -            -      reads
 token    -          -   -            -      reads
@@ -258,7 +268,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 			m.populate()
 			m.bereave()
 			for _, row := range m.rows {
-				if m.open || row.class == "push" || row.class == "create" { // nothing else depends on it
+				if m.open || row.class == "push" || row.class == "upload" || row.class == "create" { // nothing else depends on it
 					m.row(row)
 				}
 			}
@@ -341,6 +351,11 @@ func (m *matrix) want(row matrixRow, p *principal, kind, ns string) (status int,
 		return ok, ""
 	case row.class == "create" || row.class == "push" && ns == "absent":
 		if m.mayCreate(p, ns) {
+			return ok, ""
+		}
+		return http.StatusForbidden, "DENIED"
+	case row.class == "upload": // who may push somewhere
+		if p.name == "admin" || p.name == "scoped-admin" || p.name != "read-only" && (rank(p.public) > rank("reader") || rank(p.secret) > rank("reader")) || m.mayCreate(p, "absent") {
 			return ok, ""
 		}
 		return http.StatusForbidden, "DENIED"

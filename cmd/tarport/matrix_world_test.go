@@ -95,6 +95,11 @@ func (w *matrixWorld) send(method, target, authorization, body string) *httptest
 		r.Header.Set("Content-Type", manifestType)
 	case strings.HasPrefix(target, "/auth/"):
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	case strings.HasPrefix(target, "/api/v1/uploads"):
+		for k, v := range map[string]string{"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream",
+			"Upload-Length": "5", "Upload-Offset": "0", "X-HTTP-Method-Override": http.MethodDelete} {
+			r.Header.Set(k, v)
+		}
 	}
 	rec := httptest.NewRecorder()
 	w.handler.ServeHTTP(rec, r)
@@ -351,7 +356,7 @@ func (w *matrixWorld) ask(row matrixRow, p *principal, kind, ns string) (rec *ht
 		path = made
 	}
 	session := ""
-	if strings.HasSuffix(row.path, "/uploads/{id}") {
+	if strings.HasSuffix(row.path, "/blobs/uploads/{id}") {
 		path = "/v2/{name}/blobs/uploads/" + strings.Repeat("A", 26)
 		if begun := w.send(http.MethodPost, "/v2/"+ns+"/app/blobs/uploads/", authorization, ""); begun.Code == http.StatusAccepted {
 			session = begun.Header().Get("Location")
@@ -377,7 +382,7 @@ func (w *matrixWorld) undo(row matrixRow, ns, authorization, session string, rec
 	if rec.Code < http.StatusMultipleChoices && row.method == http.MethodDelete {
 		delete(w.made, row.key()+ns)
 	}
-	if strings.HasSuffix(row.path, "/blobs/uploads/") && rec.Code == http.StatusAccepted {
+	if row.key() == "POST /api/v1/uploads" || strings.HasSuffix(row.path, "/blobs/uploads/") && rec.Code == http.StatusAccepted {
 		session = rec.Header().Get("Location")
 	}
 	if session != "" { // most are at their end already

@@ -30,6 +30,7 @@ import (
 	"github.com/tarport/tarport/cmd/tarport/internal/server"
 	"github.com/tarport/tarport/extensions/archive"
 	"github.com/tarport/tarport/extensions/namespaces"
+	"github.com/tarport/tarport/extensions/uploads"
 	"github.com/tarport/tarport/internal/httpapi"
 	"github.com/tarport/tarport/registry"
 	"github.com/tarport/tarport/storage"
@@ -106,7 +107,7 @@ func openStores(ctx context.Context, c *config.Config, log *slog.Logger) (s *sto
 		DB: s.db, Log: log,
 		Grace:        c.Tarport.Blobs.Grace.Std(),
 		UploadExpiry: c.Tarport.Uploads.Expire.Std(),
-		MaxUploads:   c.Tarport.Uploads.Max,
+		MaxUploads:   c.Tarport.Uploads.Max, MaxUploadBytes: int64(c.Tarport.Uploads.MaxBytes), MaxArchive: int64(c.Tarport.Archives.MaxSize),
 		AllowMissing: c.Tarport.Manifests.Sparse,
 		MinFree:      int64(c.Tarport.Storage.MinFree),
 		EventAge:     c.Tarport.Audit.Retention.Std(),
@@ -191,17 +192,17 @@ func (s *stores) newRoutes(ctx context.Context, c *config.Config) (*routes, erro
 	if err != nil {
 		return nil, err
 	}
-	uploads, err := derive(s.secret, "upload states")
+	states, err := derive(s.secret, "upload states")
 	if err != nil {
 		return nil, err
 	}
-	reg, err := registry.New(ctx, registry.Options{Store: s.content, Auth: who, Secret: uploads, Log: s.log})
+	reg, err := registry.New(ctx, registry.Options{Store: s.content, Auth: who, Secret: states, Log: s.log})
 	if err != nil {
 		return nil, err
 	}
 	s.closers = append(s.closers, reg.Close)
 	archives, err := archive.New(archive.Options{
-		Store: archive.Storage(s.content), Access: who, Log: s.log,
+		Store: archive.Storage(s.content), Uploads: s.content, Access: who, Log: s.log,
 		Compression: c.Tarport.Archives.Compression,
 		Repack:      c.Tarport.Archives.Repack,
 		Limits: archive.Limits{
@@ -223,6 +224,7 @@ func (s *stores) newRoutes(ctx context.Context, c *config.Config) (*routes, erro
 	api := others.PathPrefix("/api/v1").Subrouter()
 	api.Use(loggedIn(who))
 	archive.NewHandler(archives).Routes(api)
+	uploads.NewHandler(uploads.Options{Store: s.content, Access: who, MaxSize: int64(c.Tarport.Archives.MaxSize)}).Routes(api)
 	namespaces.NewHandler(access).Routes(api)
 	return &routes{auth: who, registry: reg, others: others}, nil
 }

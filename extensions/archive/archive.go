@@ -38,6 +38,8 @@ type Options struct {
 	Store  Store          // required
 	Access tarport.Access // required
 
+	Uploads Uploads // what ?upload= names; nil where there are none
+
 	// Compression is what a plain layer gets where a request does not say it:
 	// "gzip" (also where empty), "zstd" or "none".
 	Compression string

@@ -56,6 +56,14 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, take func(cont
 	}
 	defer body.Close()
 	in := incoming{body: body, size: size, encodings: encodings}
+	if u, ok := body.(*upload); ok {
+		takeAny := take
+		take = func(ctx context.Context, in incoming) (*Result, error) {
+			res, err := takeAny(ctx, in)
+			u.done(ctx, h.s.o.Log, err == nil)
+			return res, err
+		}
+	}
 	if accepts(r, mediaNDJSON) {
 		return h.stream(w, r, in, take)
 	}
@@ -67,8 +75,16 @@ func (h *Handler) receive(w http.ResponseWriter, r *http.Request, take func(cont
 }
 
 // body is where the archive comes from, with its size (-1 where it is not
-// known) and the number of compressions that the transport added.
+// known) and the number of compressions that the transport added: the request's
+// body, or what was sent before.
 func (h *Handler) body(w http.ResponseWriter, r *http.Request) (io.ReadCloser, int64, int, error) {
+	if q := r.URL.Query(); q.Has("upload") {
+		u, err := h.openUpload(r, q.Get("upload"))
+		if err != nil {
+			return nil, 0, 0, err
+		}
+		return u, u.session.Info().Size, 0, nil
+	}
 	encodings, err := contentEncodings(r)
 	if err != nil {
 		return nil, 0, 0, err

@@ -15,6 +15,7 @@ import (
 
 	"github.com/tarport/tarport/extensions/archive"
 	"github.com/tarport/tarport/extensions/namespaces"
+	"github.com/tarport/tarport/extensions/uploads"
 )
 
 // schema is the part of a JSON schema that is compared with Go's types.
@@ -58,6 +59,7 @@ func TestOpenAPIDescribesTheTypes(t *testing.T) {
 		"Rule": namespaces.Rule{}, "NewRule": namespaces.NewRule{}, "Repository": namespaces.Repository{}, "RepositoryPatch": namespaces.RepositoryPatch{},
 		"Event": namespaces.Event{}, "Recounted": namespaces.Recounted{}, "Bytes": namespaces.Bytes{},
 		"Loaded": archive.Result{}, "Manifest": archive.Manifest{}, "Layer": archive.Layer{},
+		"Upload": uploads.Upload{},
 	} {
 		s := schemaOf(t, d, name)
 		all, always := members(reflect.TypeOf(v))

@@ -32,6 +32,8 @@ const (
 const (
 	selectRights = `SELECT n.visibility = 'public', COALESCE(m.role, '') FROM namespaces n
 		LEFT JOIN members m ON m.namespace_id = n.id AND m.user_id = $1 WHERE n.name = $2`
+	selectWrites = `SELECT 1 FROM members m JOIN namespaces n ON n.id = m.namespace_id
+		WHERE m.user_id = $1 AND m.role <> 'reader' AND ($2 = '' OR n.name = $2) LIMIT 1`
 	upsertMember = `INSERT INTO members (namespace_id, user_id, role, added_at) VALUES ($1, $2, $3, $4)
 		ON CONFLICT (namespace_id, user_id) DO UPDATE SET role = excluded.role`
 	deleteMember  = `DELETE FROM members WHERE namespace_id = $1 AND user_id = $2`
@@ -50,6 +52,17 @@ func (db *DB) Rights(ctx context.Context, user int64, namespace string) (Rights,
 		return r, fmt.Errorf("read rights: %w", err)
 	}
 	return r, nil
+}
+
+// Writes tells whether a user may push to a namespace as a member of it: to the
+// one of the name, or to any where that is "".
+func (db *DB) Writes(ctx context.Context, user int64, namespace string) (bool, error) {
+	var one int
+	found, err := db.view().row(ctx, selectWrites, []any{user, namespace}, &one)
+	if err != nil {
+		return false, fmt.Errorf("read rights: %w", err)
+	}
+	return found, nil
 }
 
 // Members lists at most n persons of a namespace, after last.

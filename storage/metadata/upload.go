@@ -33,10 +33,10 @@ const (
 	addReserved = `UPDATE uploads SET namespace_id = $3, reserved = CASE WHEN namespace_id = $3 THEN reserved ELSE 0 END + $4
 		WHERE id = $1 AND holder = $2`
 	expiredUploads    = `SELECT id FROM uploads WHERE expires_at <= $1 AND (holder = '' OR held_until <= $1) AND id > $2 ORDER BY id LIMIT $3`
-	existsUpload      = `SELECT id FROM uploads WHERE id = $1`
+	existsUpload      = `SELECT id FROM uploads WHERE id = $1 UNION SELECT id FROM upload_parts WHERE id = $1`
 	takeExpiredUpload = `UPDATE uploads SET holder = $2, held_until = $3
 		WHERE id = $1 AND expires_at <= $4 AND (holder = '' OR held_until <= $4)`
-	countUploads = `SELECT COUNT(*) FROM uploads WHERE principal = $1 AND expires_at > $2`
+	countUploads = `SELECT COUNT(*) FROM uploads WHERE principal = $1 AND expires_at > $2 AND repository <> ''`
 )
 
 var errUploadLost = tarport.Errorf(tarport.BlobUploadUnknown, "the upload session is not known: it was finished, cancelled, or has expired")
@@ -120,13 +120,13 @@ func (db *DB) ReleaseUpload(ctx context.Context, id, holder string) error {
 		db.holds.release(id, holder)
 		return nil
 	}
-	return db.heldUpload(ctx, releaseUpload, id, holder)
+	return db.heldUpload(ctx, relaxed, releaseUpload, id, holder)
 }
 
 // HoldUpload prolongs the hold of a request that is still at it. Where no other
 // process can take it there is nothing to prolong.
 func (db *DB) HoldUpload(ctx context.Context, id, holder string, heldUntil time.Time) error {
-	return db.heldUpload(ctx, holdUpload, id, holder, heldUntil.UnixMicro())
+	return db.heldUpload(ctx, relaxed, holdUpload, id, holder, heldUntil.UnixMicro())
 }
 
 // UploadProgress is how far a session has come, and until when it lives.
@@ -222,8 +222,8 @@ func (tx *Tx) dropUpload(ctx context.Context, id, holder string) error {
 	return err
 }
 
-func (db *DB) heldUpload(ctx context.Context, query, id, holder string, args ...any) error {
-	return db.update(ctx, relaxed, func(ctx context.Context, tx *Tx) error {
+func (db *DB) heldUpload(ctx context.Context, d durability, query, id, holder string, args ...any) error {
+	return db.update(ctx, d, func(ctx context.Context, tx *Tx) error {
 		n, err := tx.exec(ctx, query, append([]any{id, db.inRow(holder)}, args...)...)
 		if err != nil {
 			return fmt.Errorf("change upload: %w", err)
@@ -242,13 +242,15 @@ func (db *DB) ExpiredUploads(ctx context.Context, n int, last string) ([]string,
 	return all(ctx, tx, scanOne[string], expiredUploads, tx.now, last, n)
 }
 
-// HasUpload tells whether there is a session of this id, in whatever repository.
+// HasUpload tells whether there is a session of this id, in whatever repository,
+// or a part of one.
 func (db *DB) HasUpload(ctx context.Context, id string) (bool, error) {
 	var s string
 	return db.view().row(ctx, existsUpload, []any{id}, &s)
 }
 
-// CountUploads tells how many sessions a user has open that expire after that.
+// CountUploads tells how many sessions a user has open that expire after that,
+// but for those of archives.
 func (db *DB) CountUploads(ctx context.Context, principal int64, after time.Time) (n int, err error) {
 	_, err = db.view().row(ctx, countUploads, []any{principal, after.UnixMicro()}, &n)
 	return n, err

@@ -89,8 +89,9 @@ type Blobs struct {
 
 // Uploads bounds the upload sessions.
 type Uploads struct {
-	Expire Duration `yaml:"expire"`
-	Max    int      `yaml:"max"` // open sessions of one user
+	Expire   Duration `yaml:"expire"`
+	Max      int      `yaml:"max"`       // open sessions of one user, and as many of archives
+	MaxBytes Size     `yaml:"max_bytes"` // of one user's archives that are sent in parts; 0: no limit
 }
 
 // Manifests says what manifests are taken.
@@ -140,7 +141,7 @@ func defaults() Tarport {
 	return Tarport{
 		Metrics:    Metrics{Addr: metricsUnset},
 		Blobs:      Blobs{Grace: Duration(24 * time.Hour)},
-		Uploads:    Uploads{Expire: Duration(24 * time.Hour), Max: 100},
+		Uploads:    Uploads{Expire: Duration(24 * time.Hour), Max: 100, MaxBytes: 100 << 30},
 		Archives:   Archives{MaxSize: 20 << 30, MaxUnpacked: 200 << 30, MaxLayer: 20 << 30, Compression: "gzip"},
 		Namespaces: Namespaces{AutoCreate: true, CreateBy: CreateByUsers},
 		Tokens:     Tokens{KeyRotation: Duration(720 * time.Hour)},

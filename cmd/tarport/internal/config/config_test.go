@@ -24,7 +24,7 @@ func TestDefaultsServeWithNothingConfigured(t *testing.T) {
 		Database: Database{DSN: "data/tarport.db"},
 		Metrics:  Metrics{Addr: "127.0.0.1:5001"},
 		Blobs:    Blobs{Grace: Duration(24 * time.Hour)},
-		Uploads:  Uploads{Expire: Duration(24 * time.Hour), Max: 100},
+		Uploads:  Uploads{Expire: Duration(24 * time.Hour), Max: 100, MaxBytes: 100 << 30},
 		Archives: Archives{MaxSize: 20 << 30, MaxUnpacked: 200 << 30, MaxLayer: 20 << 30, Compression: "gzip"},
 
 		Namespaces: Namespaces{AutoCreate: true, CreateBy: CreateByUsers},
@@ -283,7 +283,7 @@ func TestTarportVariablesOverride(t *testing.T) {
 	c, err := parse([]byte(minimal+"tarport:\n  public_url: https://file\n"), []string{
 		"TARPORT_DATA=/srv", "TARPORT_PUBLIC_URL=https://env:8443", "TARPORT_SECRET=0x10: yes, really, no YAML at all",
 		"TARPORT_TRUSTED_PROXIES=10.0.0.0/8, 192.0.2.7", "TARPORT_DATABASE_DSN=postgres://u:p@h/d",
-		"TARPORT_METRICS_ADDR=", "TARPORT_BLOBS_GRACE=2h", "TARPORT_UPLOADS_EXPIRE=90m", "TARPORT_UPLOADS_MAX=7",
+		"TARPORT_METRICS_ADDR=", "TARPORT_BLOBS_GRACE=2h", "TARPORT_UPLOADS_EXPIRE=90m", "TARPORT_UPLOADS_MAX=7", "TARPORT_UPLOADS_MAX_BYTES=3GiB",
 		"TARPORT_MANIFESTS_SPARSE=true", "TARPORT_ARCHIVES_MAX_SIZE=1.5GiB",
 		"TARPORT_ARCHIVES_MAX_UNPACKED=1TiB", "TARPORT_ARCHIVES_MAX_LAYER=512MiB", "TARPORT_ARCHIVES_REPACK=true", "TARPORT_ARCHIVES_COMPRESSION=zstd",
 		"TARPORT_ADMIN_PASSWORD=x", "TARPORT_CONFIG=y", "TARPORT_PORT_5000_TCP=tcp://1.2.3.4:5000", "TARPORT_SERVICE_HOST=1.2.3.4",
@@ -299,7 +299,7 @@ func TestTarportVariablesOverride(t *testing.T) {
 		TrustedProxies: []string{"10.0.0.0/8", "192.0.2.7"},
 		Database:       Database{DSN: "postgres://u:p@h/d"},
 		Blobs:          Blobs{Grace: Duration(2 * time.Hour)},
-		Uploads:        Uploads{Expire: Duration(90 * time.Minute), Max: 7},
+		Uploads:        Uploads{Expire: Duration(90 * time.Minute), Max: 7, MaxBytes: 3 << 30},
 		Manifests:      Manifests{Sparse: true},
 		Archives:       Archives{MaxSize: 3 << 29, MaxUnpacked: 1 << 40, MaxLayer: 512 << 20, Compression: "zstd", Repack: true},
 		Namespaces:     Namespaces{CreateBy: CreateByAdmins, Personal: true},

@@ -26,6 +26,7 @@ var overrides = []struct {
 	{"TARPORT_BLOBS_GRACE", func(t *Tarport) any { return &t.Blobs.Grace }},
 	{"TARPORT_UPLOADS_EXPIRE", func(t *Tarport) any { return &t.Uploads.Expire }},
 	{"TARPORT_UPLOADS_MAX", func(t *Tarport) any { return &t.Uploads.Max }},
+	{"TARPORT_UPLOADS_MAX_BYTES", func(t *Tarport) any { return &t.Uploads.MaxBytes }},
 	{"TARPORT_MANIFESTS_SPARSE", func(t *Tarport) any { return &t.Manifests.Sparse }},
 	{"TARPORT_ARCHIVES_MAX_SIZE", func(t *Tarport) any { return &t.Archives.MaxSize }},
 	{"TARPORT_ARCHIVES_MAX_UNPACKED", func(t *Tarport) any { return &t.Archives.MaxUnpacked }},
