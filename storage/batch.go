@@ -170,6 +170,9 @@ func (b *Batch) Commit(ctx context.Context, puts []ManifestPut) (CommitResult, e
 	}
 	placed, existed, err := b.place(ctx, puts)
 	if err == nil {
+		err = b.s.readImages(ctx, puts, rows)
+	}
+	if err == nil {
 		err = b.s.db.PutBatch(context.WithoutCancel(ctx), b.room.id, rows)
 	}
 	if err != nil {

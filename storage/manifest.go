@@ -43,6 +43,9 @@ func (s *Store) PutManifest(ctx context.Context, p ManifestPut, dgst digest.Dige
 		row.Manifest.Descriptor = strings.Replace(row.Manifest.Descriptor, row.Manifest.Digest.String(), dgst.String(), 1)
 		row.Manifest.Digest = dgst
 	}
+	if err := readImage(&row, s.openLinked(ctx, p.Repository)); err != nil {
+		return row.Manifest, err
+	}
 	if err := s.db.PutManifests(ctx, []metadata.ManifestPut{row}); err != nil {
 		return row.Manifest, err
 	}

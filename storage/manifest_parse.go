@@ -67,6 +67,7 @@ func ParseManifest(mediaType string, payload []byte) (metadata.Manifest, error) 
 		return none, tarport.Errorf(tarport.ManifestInvalid, "the manifest is not valid: %s", err)
 	}
 	m.References = d.references()
+	m.Kind, m.Size = d.kind(), d.size()
 	if d.Subject != nil {
 		m.Subject = d.Subject.Digest
 	}
@@ -204,6 +205,7 @@ func (d *document) references() []metadata.ManifestReference {
 	}
 	for i := range d.Manifests {
 		add(metadata.KindManifest, &d.Manifests[i])
+		refs[len(refs)-1].Platform = platformOf(&d.Manifests[i])
 	}
 	return refs
 }

@@ -164,7 +164,7 @@ func TestABlobIsSyncedThenPlacedThenRecorded(t *testing.T) {
 		check(t, "Commit", err)
 		check(t, "Close", b.Close())
 		blob := []string{"stage", "write", "write", "sync"}
-		want := append(append(append([]string{}, blob...), blob...), "place without row", "place without row")
+		want := append(append(append([]string{}, blob...), blob...), "place without row", "place without row", "open") // the config is read
 		if diff := cmp.Diff(want, spy.calls); diff != "" {
 			t.Errorf("calls of a batch (-want +got):\n%s", diff)
 		}
@@ -189,7 +189,7 @@ func TestBytesGoOnlyAfterTheirRow(t *testing.T) {
 		wantCode(t, "Commit", err, tarport.ManifestBlobUnknown)
 		check(t, "Close", b.Close())
 		// The row that is going is none to anybody.
-		want := []string{"place without row", "place without row", "remove without row", "remove without row"}
+		want := []string{"place without row", "place without row", "open", "remove without row", "remove without row"}
 		if diff := cmp.Diff(want, spy.calls); diff != "" {
 			t.Errorf("calls of a batch that fails (-want +got):\n%s", diff)
 		}

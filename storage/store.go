@@ -142,6 +142,7 @@ func (s *Store) Run(ctx context.Context) error {
 		s.sweepLogged(ctx, s.o.Now().Sub(s.began)+coarse)
 	}
 	s.pruneLogged(ctx)
+	s.describeLogged(ctx)
 	t := time.NewTicker(min(s.o.UploadExpiry/4, 10*time.Minute))
 	defer t.Stop()
 	var indexesSwept time.Time
@@ -156,7 +157,16 @@ func (s *Store) Run(ctx context.Context) error {
 				s.sweepIndexesLogged(ctx)
 				indexesSwept = now
 			}
+			s.describeLogged(ctx)
 		}
+	}
+}
+
+// describeLogged reads the manifests that an older version has put, and those
+// whose config came late.
+func (s *Store) describeLogged(ctx context.Context) {
+	if err := s.describeOld(ctx); err != nil && ctx.Err() == nil {
+		s.o.Log.LogAttrs(ctx, slog.LevelError, "facts of older images were not recorded", slog.Any("err", err))
 	}
 }
 

@@ -27,14 +27,17 @@ type Manifest struct {
 	Subject      digest.Digest
 	Descriptor   string // its own descriptor as JSON, as a list of referrers shows it
 	Payload      []byte // the bytes as they came; not to be changed
+	Kind         string // KindImage, KindIndex, KindArtifact; "" where nobody has looked
+	Size         int64  // of its layers, at most MaxSize; an index is measured by the database
 	References   []ManifestReference
 }
 
 // ManifestReference is something that a manifest names.
 type ManifestReference struct {
-	Kind   string
-	Digest digest.Digest
-	Size   int64
+	Kind     string
+	Digest   digest.Digest
+	Size     int64
+	Platform string // os/architecture[/variant] of an entry of an index, NoPlatform, or "" where the index does not say
 }
 
 // ManifestPut is a manifest that is to be there, with its tags.
@@ -44,6 +47,9 @@ type ManifestPut struct {
 	Tags       []string
 	By, Via    string
 
+	// Image is what the manifest's config says, of an image; nil where it is
+	// not here.
+	Image *Image
 	// AllowMissing takes a manifest whose config or layers are not all here.
 	AllowMissing bool
 	// Links are blobs that the repository gets by this manifest: the caller
@@ -56,9 +62,9 @@ type ManifestPut struct {
 }
 
 const (
-	insertManifest = `INSERT INTO manifests (repository_id, digest, media_type, artifact_type, subject, descriptor, payload, created_at, pushed_by, pushed_via)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (repository_id, digest) DO NOTHING`
-	insertReference = `INSERT INTO manifest_references (repository_id, manifest, position, kind, digest, size) VALUES ($1, $2, $3, $4, $5, $6)`
+	insertManifest = `INSERT INTO manifests (repository_id, digest, media_type, artifact_type, subject, descriptor, payload, created_at, pushed_by, pushed_via, kind, size)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (repository_id, digest) DO NOTHING`
+	insertReference = `INSERT INTO manifest_references (repository_id, manifest, position, kind, digest, size, platform) VALUES ($1, $2, $3, $4, $5, $6, $7)`
 	checkReferences = `SELECT r.kind, r.digest, r.size, COALESCE(b.size, -1), COALESCE(b.leased_until, 0), COALESCE(length(m.payload), -1), COALESCE(l.counted, TRUE)
 		FROM manifest_references r
 		LEFT JOIN blob_links l ON l.repository_id = r.repository_id AND l.digest = r.digest
@@ -145,18 +151,28 @@ func (tx *Tx) putManifest(ctx context.Context, p *ManifestPut) error {
 	if m.Subject != "" {
 		subject = m.Subject.String()
 	}
-	isNew, err := tx.exec(ctx, insertManifest, repo, m.Digest.String(), m.MediaType, m.ArtifactType, subject, m.Descriptor, m.Payload, tx.now, p.By, p.Via)
+	var kind any
+	if m.Kind != "" {
+		kind = m.Kind
+	}
+	isNew, err := tx.exec(ctx, insertManifest, repo, m.Digest.String(), m.MediaType, m.ArtifactType, subject, m.Descriptor, m.Payload,
+		tx.now, p.By, p.Via, kind, m.Size)
 	if err != nil {
 		return err
 	}
+	describe := tx.describeAgain
 	if isNew > 0 {
+		describe = tx.describe
 		for i, r := range m.References {
-			if _, err := tx.exec(ctx, insertReference, repo, m.Digest.String(), i, r.Kind, r.Digest.String(), r.Size); err != nil {
+			if _, err := tx.exec(ctx, insertReference, repo, m.Digest.String(), i, r.Kind, r.Digest.String(), r.Size, r.Platform); err != nil {
 				return err
 			}
 		}
 	}
 	if err := tx.checkReferences(ctx, repo, p); err != nil {
+		return err
+	}
+	if err := describe(ctx, repo, m, p.Image); err != nil {
 		return err
 	}
 	changed := isNew > 0
@@ -341,6 +357,9 @@ func (db *DB) DeleteManifest(ctx context.Context, repository string, dgst digest
 			return tarport.Errorf(tarport.ManifestUnknown, "the repository has no manifest %s", dgst)
 		}
 		if err != nil {
+			return err
+		}
+		if err := tx.measureParents(ctx, repo, dgst.String()); err != nil {
 			return err
 		}
 		return tx.manifestEvent(ctx, EventManifestDelete, repository, dgst, by, map[string]any{"tags": tags})

@@ -14,9 +14,10 @@ const (
 		SELECT t.name FROM tags t WHERE t.repository_id = $1 AND t.name > $2 ORDER BY t.name LIMIT $3) page`
 	selectTag    = `SELECT digest FROM tags WHERE repository_id = $1 AND name = $2`
 	selectTagsOf = `SELECT name FROM tags WHERE repository_id = $1 AND digest = $2 ORDER BY name`
-	upsertTag    = `INSERT INTO tags (repository_id, name, digest, created_at, updated_at, pushed_by, pushed_via) VALUES ($1, $2, $3, $4, $4, $5, $6)
+	upsertTag    = `INSERT INTO tags (repository_id, name, digest, created_at, updated_at, pushed_by, pushed_via, size)
+		SELECT $1, $2, m.digest, $4, $4, $5, $6, m.size FROM manifests m WHERE m.repository_id = $1 AND m.digest = $3
 		ON CONFLICT (repository_id, name) DO UPDATE SET digest = excluded.digest, updated_at = excluded.updated_at,
-		pushed_by = excluded.pushed_by, pushed_via = excluded.pushed_via`
+		pushed_by = excluded.pushed_by, pushed_via = excluded.pushed_via, size = excluded.size`
 	deleteTag     = `DELETE FROM tags WHERE repository_id = $1 AND name = $2`
 	insertHistory = `INSERT INTO tag_history (repository_id, name, digest, previous, changed_at, changed_by, changed_via)
 		VALUES ($1, $2, $3, $4, $5, $6, $7)`
@@ -108,7 +109,11 @@ func (tx *Tx) tag(ctx context.Context, repo int64, tag string, dgst digest.Diges
 			}
 		}
 	}
-	if _, err := tx.exec(ctx, upsertTag, repo, tag, dgst.String(), tx.now, by, via); err != nil || !moved {
+	n, err := tx.exec(ctx, upsertTag, repo, tag, dgst.String(), tx.now, by, via)
+	if err == nil && n == 0 {
+		err = tarport.Errorf(tarport.ManifestUnknown, "the repository has no manifest %s", dgst)
+	}
+	if err != nil || !moved {
 		return false, err
 	}
 	_, err = tx.exec(ctx, insertHistory, repo, tag, dgst.String(), previous, tx.now, by, via)
