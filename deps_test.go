@@ -31,10 +31,11 @@ var policy = map[string]allowed{
 		own:     []string{""},
 		modules: []string{"github.com/jackc/pgx/v5", "modernc.org/sqlite", "github.com/pressly/goose/v3", godigest, xsys},
 	},
-	"storage/layer":    {modules: []string{compress, "github.com/mikelolasagasti/xz"}},
-	"internal/httpapi": {own: []string{""}},
-	"internal/client":  {own: []string{""}},
-	"internal/tarball": {modules: []string{godigest, imagespec, compress}},
+	"storage/layer":      {modules: []string{compress, "github.com/mikelolasagasti/xz"}},
+	"storage/layer/scan": {},
+	"internal/httpapi":   {own: []string{""}},
+	"internal/client":    {own: []string{""}},
+	"internal/tarball":   {modules: []string{godigest, imagespec, compress}},
 
 	"storage": {own: []string{"", "storage/metadata", "storage/layer"}, modules: []string{distribution, reference, godigest, imagespec, xsync, xsys}},
 	"auth":    {own: []string{"", "storage/metadata", "internal/httpapi"}, modules: []string{"github.com/golang-jwt/jwt/v5", mux, xcrypto, xsync}},
@@ -154,7 +155,7 @@ func TestPolicyGoesOneWay(t *testing.T) {
 	t.Parallel()
 	ranks := map[string]int{
 		"":                 0,
-		"storage/metadata": 1, "storage/layer": 1, "internal/httpapi": 1, "internal/client": 1, "internal/tarball": 1,
+		"storage/metadata": 1, "storage/layer": 1, "storage/layer/scan": 1, "internal/httpapi": 1, "internal/client": 1, "internal/tarball": 1,
 		"storage": 2, "auth": 2,
 		"registry": 3, "extensions/archive": 3, "extensions/namespaces": 3, "extensions/uploads": 3,
 		"cmd/tarport/internal/config": 4, "cmd/tarport/internal/progress": 4, "cmd/tarport/internal/server": 5, "cmd/tarport/internal/transfer": 5, "cmd/tarport": 6,
