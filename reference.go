@@ -135,6 +135,28 @@ func (r Reference) String() string {
 	return r.Tag
 }
 
+// ParseImage parses what names an image of this registry: a repository, and
+// behind it a tag (team/app:1.0), a digest (team/app@sha256:…) or both, of
+// which the digest counts, as with docker. Without either the tag is latest.
+func ParseImage(s string) (repository string, ref Reference, err error) {
+	name, dgst, byDigest := strings.Cut(s, "@")
+	repository, ref.Tag = name, "latest"
+	if i := strings.LastIndexByte(name, ':'); i > strings.LastIndexByte(name, '/') {
+		repository, ref.Tag = name[:i], name[i+1:]
+	}
+	if err := CheckRepository(repository); err != nil {
+		return "", Reference{}, err
+	}
+	if err := CheckTag(ref.Tag); err != nil {
+		return "", Reference{}, err
+	}
+	if byDigest {
+		ref.Tag = ""
+		ref.Digest, err = ParseDigest(dgst)
+	}
+	return repository, ref, err
+}
+
 // Namespace is the first component of a repository name: the unit of
 // membership, visibility and quota.
 func Namespace(repository string) string {

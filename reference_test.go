@@ -109,3 +109,33 @@ func TestNamesAreReferences(t *testing.T) {
 		}
 	}
 }
+
+func TestParseImage(t *testing.T) {
+	t.Parallel()
+	const dgst = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+	for _, c := range []struct {
+		in, repository string
+		ref            Reference
+		code           Code
+	}{
+		{in: "team/app:1.0", repository: "team/app", ref: Reference{Tag: "1.0"}},
+		{in: "team/app", repository: "team/app", ref: Reference{Tag: "latest"}},
+		{in: "team/a/b/c:V1_x.y-Z", repository: "team/a/b/c", ref: Reference{Tag: "V1_x.y-Z"}},
+		{in: "team/app@" + dgst, repository: "team/app", ref: Reference{Digest: dgst}},
+		{in: "team/app:1.0@" + dgst, repository: "team/app", ref: Reference{Digest: dgst}},
+		{in: "app:1", repository: "app", ref: Reference{Tag: "1"}},
+		{in: "", code: NameInvalid},
+		{in: ":1", code: NameInvalid},
+		{in: "Team/app:1", code: NameInvalid},
+		{in: "registry.example.com:5000/team/app:1", code: NameInvalid},
+		{in: "team/app:", code: TagInvalid},
+		{in: "team/app:a b", code: TagInvalid},
+		{in: "team/app@sha256:12", code: DigestInvalid},
+		{in: "team/app:-@" + dgst, code: TagInvalid},
+	} {
+		repository, ref, err := ParseImage(c.in)
+		if ErrorCode(err) != c.code || err == nil && (repository != c.repository || ref != c.ref) {
+			t.Errorf("ParseImage(%q) = %q, %v, %v, want %q, %v, %q", c.in, repository, ref, err, c.repository, c.ref, c.code)
+		}
+	}
+}

@@ -56,6 +56,8 @@ HEAD   /api/v1/uploads/{id}                              login    404
 POST   /api/v1/uploads/{id}                              upload   404
 PATCH  /api/v1/uploads/{id}                              upload   404     bytes
 DELETE /api/v1/uploads/{id}                              upload   404
+GET    /api/v1/archives/save                             pull     200 404 ?image={name}:v1&format=oci
+HEAD   /api/v1/archives/save                             pull     200 404 ?image={name}:v1&format=oci
 GET    /api/v1/user                                      login    200
 PUT    /api/v1/user/password                             password 400     {"old_password":"{password}","password":"short"}
 GET    /api/v1/user/tokens                               login    200

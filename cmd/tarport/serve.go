@@ -205,6 +205,7 @@ func (s *stores) newRoutes(ctx context.Context, c *config.Config) (*routes, erro
 		Store: archive.Storage(s.content), Uploads: s.content, Access: who, Log: s.log,
 		Compression: c.Tarport.Archives.Compression,
 		Repack:      c.Tarport.Archives.Repack,
+		Grace:       c.Tarport.Blobs.Grace.Std(),
 		Limits: archive.Limits{
 			Archive:  int64(c.Tarport.Archives.MaxSize),
 			Unpacked: int64(c.Tarport.Archives.MaxUnpacked),

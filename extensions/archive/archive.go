@@ -29,6 +29,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"time"
 
 	"github.com/tarport/tarport"
 )
@@ -47,6 +48,9 @@ type Options struct {
 	// them, and writes that manifest anew, as if every request named its
 	// compression. Where false, manifests of the archive are kept to the byte.
 	Repack bool
+	// Grace is how long the store keeps a blob after a positive answer about it;
+	// 24 h where 0.
+	Grace  time.Duration
 	Limits Limits       // DefaultLimits for each that is 0
 	Log    *slog.Logger // slog.Default where nil
 }
@@ -89,6 +93,7 @@ func DefaultLimits() Limits {
 type Service struct {
 	o       Options
 	packers packers
+	gzips   forms
 }
 
 // New returns a Service.
@@ -101,6 +106,9 @@ func New(o Options) (*Service, error) {
 	}
 	if err := checkCompression(o.Compression); err != nil {
 		return nil, fmt.Errorf("archive: %w", err)
+	}
+	if o.Grace == 0 {
+		o.Grace = 24 * time.Hour
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()

@@ -18,6 +18,8 @@ import (
 // fakeStore keeps blobs in memory, fails where it is told to, and knows what
 // was left open.
 type fakeStore struct {
+	Images // none
+
 	fail  func(op string) error // may be nil
 	known map[digest.Digest][]metadata.Layer
 

@@ -23,6 +23,7 @@ func NewHandler(s *Service) *Handler { return &Handler{s} }
 func (h *Handler) Routes(r *mux.Router) {
 	// PUT is there so that `curl -T image.tar` works.
 	r.Path("/archives/load").Methods(http.MethodPut, http.MethodPost).Handler(httpapi.Handle(h.load))
+	r.Path("/archives/save").Methods(http.MethodGet, http.MethodHead).Handler(httpapi.Handle(h.save))
 }
 
 // load is docker load: the body is an archive.
@@ -34,6 +35,18 @@ func (h *Handler) load(w http.ResponseWriter, r *http.Request) error {
 			Compression: query.Get("compression"), Size: in.size, Encodings: in.encodings, Progress: in.progress,
 		})
 	})
+}
+
+// save is docker save: the answer is an archive.
+func (h *Handler) save(w http.ResponseWriter, r *http.Request) error {
+	query := r.URL.Query()
+	d, err := h.s.Save(r.Context(), SaveRequest{
+		Images: query["image"], Format: query.Get("format"), Platform: query.Get("platform"), Compression: query.Get("compression"),
+	})
+	if err != nil {
+		return err
+	}
+	return d.Serve(w, r)
 }
 
 // incoming is what a request brings.

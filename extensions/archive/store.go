@@ -7,6 +7,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/tarport/tarport"
 	"github.com/tarport/tarport/storage"
 	"github.com/tarport/tarport/storage/metadata"
 )
@@ -17,6 +18,23 @@ type Store interface {
 	NewBatch(ctx context.Context) (Batch, error)
 	// KnownLayers returns the stored forms of the layer with this diffID.
 	KnownLayers(ctx context.Context, diffID digest.Digest) ([]metadata.Layer, error)
+	Images
+}
+
+// Images is what is read of images, each in its repository. See storage.Store.
+type Images interface {
+	Manifest(ctx context.Context, repository string, ref tarport.Reference) (*metadata.Manifest, error)
+	// Referrers returns at most n descriptors, as JSON, of manifests whose
+	// subject is the digest, in the order of their digests, after last.
+	Referrers(ctx context.Context, repository string, subject digest.Digest, artifactType string, n int, last string) ([]string, error)
+	// Blob tells of a blob and keeps it for the grace period at least.
+	Blob(ctx context.Context, repository string, dgst digest.Digest) (metadata.Blob, error)
+	// OpenBlob opens a blob. It is an *os.File where the bytes lie on a file
+	// system.
+	OpenBlob(ctx context.Context, repository string, dgst digest.Digest) (io.ReadSeekCloser, metadata.Blob, error)
+	// BlobSources lists at most n repositories that have a blob, whoever may
+	// know of them.
+	BlobSources(ctx context.Context, dgst digest.Digest, n int) ([]string, error)
 }
 
 // Batch is what one archive brings. See storage.Batch.
