@@ -18,6 +18,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/storage/layer"
 )
 
 const (
@@ -200,7 +201,7 @@ type tarFile struct {
 func (f *tarFile) end() int64 { return f.at + int64(f.header) + padded(f.size) }
 
 // padded is size in whole blocks.
-func padded(size int64) int64 { return (size + blockSize - 1) &^ (blockSize - 1) }
+func padded(size int64) int64 { return (size + layer.BlockSize - 1) &^ (layer.BlockSize - 1) }
 
 func newBuilder(s *Service) *builder {
 	return &builder{s: s, hash: sha256.New(), names: map[string]bool{}}
@@ -249,7 +250,9 @@ func (b *builder) add(f tarFile) {
 }
 
 // tarEnd is two blocks of zeros.
-const tarEnd = 2 * blockSize
+const tarEnd = 2 * layer.BlockSize
+
+var zeros [tarEnd]byte
 
 func (b *builder) download(name string, warnings []string) (*Download, error) {
 	if b.err != nil {

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/storage/layer"
 )
 
 // What is turned to gzip is compressed twice: once to learn the digest and the
@@ -146,11 +147,11 @@ func (v *saving) isZstd(ctx context.Context, repository string, d ocispec.Descri
 		return false, err
 	}
 	defer r.Close()
-	head := make([]byte, min(magicLen, d.Size))
+	head := make([]byte, min(layer.MagicLen, d.Size))
 	if _, err := io.ReadFull(r, head); err != nil {
 		return false, fmt.Errorf("read blob %s: %w", d.Digest, err)
 	}
-	return compressionOf(head) == zstded, nil
+	return layer.CompressionOf(head) == zstded, nil
 }
 
 // toGzip returns the gzip form of a zstd layer: one that the registry has, or
@@ -257,7 +258,7 @@ func (s *Service) writeGzip(ctx context.Context, w io.Writer, repository string,
 	}
 	defer r.Close()
 	src := &source{ctx: ctx, r: r, max: b.Size}
-	z, err := decompress(src, zstded, s.o.Limits.Window)
+	z, err := layer.Decompress(src, zstded, s.o.Limits.Window)
 	if err != nil {
 		return broken(src, err)
 	}

@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
@@ -36,11 +37,19 @@ func allowAll(tarport.Principal, tarport.Action, string) error { return nil }
 type registry struct {
 	*Service
 	store *storage.Store
+	db    *metadata.DB
 	root  string
 	sql   *sql.DB // to look at the tables behind the store's back
 }
 
 func newRegistry(tb testing.TB, change ...func(*Options)) *registry {
+	tb.Helper()
+	return newRegistryAt(tb, time.Now, 24*time.Hour, change...)
+}
+
+// newRegistryAt is newRegistry with a clock of its own, and another grace
+// period.
+func newRegistryAt(tb testing.TB, now func() time.Time, grace time.Duration, change ...func(*Options)) *registry {
 	tb.Helper()
 	dir := tb.TempDir()
 	dsn := filepath.Join(dir, "tarport.db")
@@ -50,7 +59,7 @@ func newRegistry(tb testing.TB, change ...func(*Options)) *registry {
 	}
 	root := filepath.Join(dir, "data")
 	quiet := slog.New(slog.DiscardHandler)
-	st, err := storage.New(storage.Options{DB: db, Root: root, Log: quiet})
+	st, err := storage.New(storage.Options{DB: db, Root: root, Log: quiet, Now: now, Grace: grace})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -63,7 +72,7 @@ func newRegistry(tb testing.TB, change ...func(*Options)) *registry {
 			tb.Error(err)
 		}
 	})
-	o := Options{Store: Storage(st), Access: access(allowAll), Log: quiet}
+	o := Options{Store: Storage(st), Access: access(allowAll), Log: quiet, Grace: grace}
 	for _, fn := range change {
 		fn(&o)
 	}
@@ -71,7 +80,7 @@ func newRegistry(tb testing.TB, change ...func(*Options)) *registry {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return &registry{Service: s, store: st, root: root, sql: raw}
+	return &registry{Service: s, store: st, db: db, root: root, sql: raw}
 }
 
 // load loads an archive into the namespace team.
