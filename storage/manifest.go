@@ -39,9 +39,7 @@ func (s *Store) PutManifest(ctx context.Context, p ManifestPut, dgst digest.Dige
 		if got := dgst.Algorithm().FromBytes(p.Payload); got != dgst {
 			return row.Manifest, tarport.Errorf(tarport.DigestInvalid, "the manifest sent has the digest %s, not %s", got, dgst)
 		}
-		// The descriptor names the manifest as the client does.
-		row.Manifest.Descriptor = strings.Replace(row.Manifest.Descriptor, row.Manifest.Digest.String(), dgst.String(), 1)
-		row.Manifest.Digest = dgst
+		named(&row.Manifest, dgst)
 	}
 	if err := readImage(&row, s.openLinked(ctx, p.Repository)); err != nil {
 		return row.Manifest, err
@@ -51,6 +49,13 @@ func (s *Store) PutManifest(ctx context.Context, p ManifestPut, dgst digest.Dige
 	}
 	s.changedRepository(p.Repository)
 	return row.Manifest, nil
+}
+
+// named gives a manifest the digest that its client named, also where others
+// read of it.
+func named(m *metadata.Manifest, dgst digest.Digest) {
+	m.Descriptor = strings.Replace(m.Descriptor, m.Digest.String(), dgst.String(), 1)
+	m.Digest = dgst
 }
 
 // changedRepository is called after each change of manifests or tags, before
