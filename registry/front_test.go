@@ -261,3 +261,41 @@ func FuzzUploadPaths(f *testing.F) {
 		}
 	})
 }
+
+// TestAPullIsCountedAndAHeadIsNot is about what clients really ask: docker and
+// crane GET the tag, containerd asks HEAD of the tag and GET of the digest.
+func TestAPullIsCountedAndAHeadIsNot(t *testing.T) {
+	t.Parallel()
+	s := newServer(t, fakeAuth{})
+	d, _ := s.image("a/b", "1.0", 1, nil, nil)
+	at := "/v2/a/b/manifests/"
+	etag := `"` + d.String() + `"`
+	for _, c := range []struct {
+		method, path string
+		header       []string
+		tag, dgst    int64
+	}{
+		{"HEAD", at + "1.0", nil, 0, 0},
+		{"GET", at + "1.0", nil, 1, 1},
+		{"GET", at + d.String(), nil, 1, 2}, // the HEAD is spent
+		{"GET", at + "1.0", []string{"If-None-Match", etag}, 1, 2},
+		{"HEAD", at + "1.0", nil, 1, 2},
+		{"GET", at + d.String(), nil, 2, 3},
+		{"HEAD", at + d.String(), nil, 2, 3},
+		{"GET", at + "2.0", nil, 2, 3},
+	} {
+		s.do(c.method, c.path, nil, c.header...)
+		if err := s.store.Close(); err != nil {
+			t.Fatalf("Close: %v", err)
+		}
+		for ref, want := range map[tarport.Reference]int64{{Tag: "1.0"}: c.tag, {Digest: d}: c.dgst} {
+			got, err := s.db.Pulls(t.Context(), "a/b", ref)
+			if err != nil {
+				t.Fatalf("Pulls: %v", err)
+			}
+			if got.Pulls != want {
+				t.Errorf("after %s %s %v: %s has %d pulls, want %d", c.method, c.path, c.header, ref, got.Pulls, want)
+			}
+		}
+	}
+}

@@ -35,11 +35,21 @@ func (g *Registry) getManifest(w http.ResponseWriter, rq *request) error {
 		return nil
 	}
 	h["Content-Length"] = []string{strconv.Itoa(len(m.Payload))}
+	switch {
+	case rq.Method == http.MethodGet:
+		g.store.Pulled(rq.puller(), rq.repository, ref, m.Digest)
+	case ref.Tag != "":
+		g.store.Resolved(rq.puller(), rq.repository, ref.Tag, m.Digest)
+	}
 	w.WriteHeader(http.StatusOK)
 	if rq.Method == http.MethodGet {
 		_, _ = w.Write(m.Payload) // a client that went away is no error
 	}
 	return nil
+}
+
+func (rq *request) puller() storage.Puller {
+	return storage.Puller{UserID: rq.principal.UserID, Robot: rq.principal.Robot, Address: tarport.CallFrom(rq.Context()).Address}
 }
 
 var noSniff = []string{"nosniff"}

@@ -71,6 +71,7 @@ type Store struct {
 	db    *metadata.DB
 	files files
 	cache *cache
+	pulls *pulls
 	disk  *disk
 	o     Options
 	began time.Time
@@ -94,7 +95,7 @@ func New(o Options) (*Store, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Store{db: o.DB, o: o, began: o.Now()}
+	s := &Store{db: o.DB, o: o, began: o.Now(), pulls: newPulls()}
 	if o.Root != "" {
 		local, err := newLocalFiles(o.Root)
 		if err != nil {
@@ -135,8 +136,12 @@ func (s *Store) Check(ctx context.Context) error {
 	return nil
 }
 
-// Run takes away what expired, now and then, until ctx ends.
+// Run takes away what expired, and writes down what was pulled, now and then,
+// until ctx ends.
 func (s *Store) Run(ctx context.Context) error {
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { s.runPulls(ctx) })
 	if s.db.Exclusive() { // what was written before this process began is nobody's
 		const coarse = 100 * time.Millisecond // file times lag behind the clock
 		s.sweepLogged(ctx, s.o.Now().Sub(s.began)+coarse)

@@ -123,8 +123,11 @@ func openStores(ctx context.Context, c *config.Config, log *slog.Logger) (s *sto
 			return s, fmt.Errorf("open the storage driver %s: %w", driver, err)
 		}
 	}
-	s.content, err = storage.New(o)
-	return s, err
+	if s.content, err = storage.New(o); err != nil {
+		return s, err
+	}
+	s.closers = append(s.closers, s.content.Close)
+	return s, nil
 }
 
 func namespacePolicy(c *config.Config) metadata.NamespacePolicy {
