@@ -62,11 +62,7 @@ func (c *copying) add(ctx context.Context, dgst digest.Digest) error {
 	}
 	named(&row.Manifest, dgst)
 	for _, r := range row.Manifest.References {
-		if r.Kind == metadata.KindManifest && !c.seen[r.Digest] {
-			err = c.add(ctx, r.Digest)
-		} else if r.Kind != metadata.KindManifest {
-			err = c.link(ctx, &row, r.Digest)
-		}
+		err := c.reference(ctx, &row, r)
 		switch tarport.ErrorCode(err) {
 		case "", tarport.ManifestUnknown, tarport.BlobUnknown: // what is missing there is missing here too
 		default:
@@ -78,6 +74,20 @@ func (c *copying) add(ctx context.Context, dgst digest.Digest) error {
 	}
 	c.rows = append(c.rows, row)
 	return nil
+}
+
+func (c *copying) reference(ctx context.Context, row *metadata.ManifestPut, r metadata.ManifestReference) error {
+	if r.Kind != metadata.KindManifest {
+		return c.link(ctx, row, r.Digest)
+	}
+	if c.seen[r.Digest] {
+		return nil
+	}
+	err := c.add(ctx, r.Digest)
+	if tarport.ErrorCode(err) == tarport.ManifestUnknown {
+		return c.link(ctx, row, r.Digest) // BuildKit's caches are indexes of layers
+	}
+	return err
 }
 
 // link brings a blob along, and what is known of it as a layer stays known: that

@@ -94,3 +94,34 @@ func TestWhatCannotBeCopied(t *testing.T) {
 		}
 	})
 }
+
+func TestTheLayersOfABuildCacheAreCopied(t *testing.T) {
+	t.Parallel()
+	s := onSQLite(t)
+	s.push(t, "a/b", []byte("a layer of a cache"))
+	layer := describeBytes(ocispec.MediaTypeImageLayerGzip, []byte("a layer of a cache"))
+	index := s.mustPut(t, ManifestPut{Repository: "a/b", MediaType: ocispec.MediaTypeImageIndex, Payload: indexOf(layer), Via: ViaPush})
+	check(t, "CopyImage", s.CopyImage(t.Context(), "a/b", index, "a/c", "cache", "ann", ViaTag))
+	if _, err := s.Blob(t.Context(), "a/c", layer.Digest); err != nil {
+		t.Errorf("the layer: %v", err)
+	}
+}
+
+// TestACopyLinksNothingThatTheSourceDoesNot is about a sparse image that names
+// somebody else's blob.
+func TestACopyLinksNothingThatTheSourceDoesNot(t *testing.T) {
+	t.Parallel()
+	s := onSQLite(t)
+	s.push(t, "secret/app", []byte("secret"))
+	img := s.pushImage(t, "a/b", "mine")
+	img.layers = append(img.layers, describeBytes(ocispec.MediaTypeImageLayerGzip, []byte("secret")))
+	p := img.put("a/b", "1.0")
+	p.AllowMissing = true
+	s.mustPut(t, p)
+	check(t, "CopyImage", s.CopyImage(t.Context(), "a/b", img.digest(), "a/c", "1.0", "ann", ViaTag))
+	if _, err := s.Blob(t.Context(), "a/c", img.layers[0].Digest); err != nil {
+		t.Errorf("the image's own layer: %v", err)
+	}
+	_, err := s.Blob(t.Context(), "a/c", img.layers[1].Digest)
+	wantCode(t, "another's blob", err, tarport.BlobUnknown)
+}

@@ -208,3 +208,43 @@ func TestTagsOfARepositoryWithoutAnyIsAnEmptyPageAndOfNoneIsNameUnknown(t *testi
 		wantCode(t, "Tags of no repository", err, tarport.NameUnknown)
 	})
 }
+
+func TestTheHistoryOfATagIsPaged(t *testing.T) {
+	t.Parallel()
+	eachDB(t, func(t *testing.T, db *testDB) {
+		one, two := manifest("one"), manifest("two")
+		db.mustPut(t, db.put("a/b", one, "latest", "other"))
+		db.clock.advance(time.Second)
+		db.mustPut(t, db.put("a/b", two, "latest"))
+		at := db.clock.now().UTC()
+		db.clock.advance(time.Second)
+		check(t, "DeleteTag", db.DeleteTag(t.Context(), "a/b", "latest", "carol"))
+		check(t, "DeleteManifest", db.DeleteManifest(t.Context(), "a/b", one.Digest, "dave", db.clock.now()))
+		var got []TagChange
+		for before := int64(0); ; {
+			list, err := db.TagHistory(t.Context(), "a/b", "latest", 1, before)
+			check(t, "TagHistory", err)
+			if len(list) == 0 {
+				break
+			}
+			before = list[0].ID
+			list[0].ID = 0
+			got = append(got, list...)
+		}
+		want := []TagChange{
+			{Previous: two.Digest, At: at.Add(time.Second), By: "carol", Via: "delete", Here: true},
+			{Digest: two.Digest, Previous: one.Digest, At: at, By: "alice", Via: "push", Here: true},
+			{Digest: one.Digest, At: at.Add(-time.Second), By: "alice", Via: "push"},
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("history (-want +got):\n%s", diff)
+		}
+		for _, repository := range []string{"a/none", "a/b"} {
+			list, err := db.TagHistory(t.Context(), repository, "none", 10, 0)
+			check(t, "TagHistory of none", err)
+			if len(list) != 0 {
+				t.Errorf("the history of no tag has %d changes", len(list))
+			}
+		}
+	})
+}
