@@ -31,7 +31,8 @@ type Indexer struct {
 	tarErr  error // why it is no tar; known after Close
 	collect Collector
 
-	index    *encoder  // nil where no index is wanted
+	add      func(*Entry) error // gets each entry whose body has passed; nil where nobody wants it
+	end      func() error
 	entry    Entry     // whose body passes
 	hash     hash.Hash // of that body
 	hashing  bool
@@ -45,9 +46,17 @@ type Indexer struct {
 // nothing. c may be nil. What either of the two does wrong is no fault of the
 // layer: see Err.
 func NewIndexer(w io.Writer, c Collector) *Indexer {
-	ix := &Indexer{collect: c}
-	if w != nil {
-		ix.index, ix.hash = newEncoder(w), sha256.New()
+	if w == nil {
+		return newIndexer(nil, nil, c)
+	}
+	index := newEncoder(w)
+	return newIndexer(index.add, index.close, c)
+}
+
+func newIndexer(add func(*Entry) error, end func() error, c Collector) *Indexer {
+	ix := &Indexer{collect: c, add: add, end: end}
+	if add != nil {
+		ix.hash = sha256.New()
 	}
 	ix.feed.tap = ix.body
 	ix.next, ix.stop = iter.Pull(func(yield func(struct{}) bool) {
@@ -70,8 +79,8 @@ func (ix *Indexer) Close() error {
 	ix.feed.ended, ix.feed.chunk = true, nil
 	ix.next()
 	ix.stop()
-	if ix.tarErr == nil && ix.index != nil && ix.indexErr == nil {
-		ix.indexErr = ix.index.close()
+	if ix.tarErr == nil && ix.end != nil && ix.indexErr == nil {
+		ix.indexErr = ix.end()
 	}
 	return ix.tarErr
 }
@@ -126,7 +135,7 @@ func (ix *Indexer) begin(h *tar.Header) {
 	if ix.collect != nil {
 		ix.wanted = ix.collect.Entry(h)
 	}
-	if ix.index != nil && ix.indexErr == nil {
+	if ix.add != nil && ix.indexErr == nil {
 		ix.entry, ix.pending = entryOf(h), true
 		ix.entry.Offset = ix.feed.pos
 		ix.hashing = h.Typeflag == tar.TypeReg && !sparse
@@ -159,7 +168,7 @@ func (ix *Indexer) complete() {
 		ix.hash.Reset()
 	}
 	ix.pending, ix.hashing = false, false
-	if err := ix.index.add(&ix.entry); err != nil {
+	if err := ix.add(&ix.entry); err != nil {
 		ix.indexErr = fmt.Errorf("write the index of a layer: %w", err)
 	}
 }

@@ -62,10 +62,11 @@ const (
 // below; false where it is no whiteout.
 func Whiteout(p string) (target string, ok bool) {
 	dir, name := path.Split(p)
-	if !strings.HasPrefix(name, whiteoutPrefix) || strings.HasPrefix(name, aufsPrefix) || name == whiteoutPrefix {
+	gone, ok := strings.CutPrefix(name, whiteoutPrefix)
+	if !ok || strings.HasPrefix(name, aufsPrefix) || gone == "" || gone == "." || gone == ".." {
 		return "", false
 	}
-	return dir + name[len(whiteoutPrefix):], true
+	return dir + gone, true
 }
 
 // Opaque returns the directory whose content in the layers below an entry of

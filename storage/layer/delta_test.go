@@ -1,0 +1,539 @@
+package layer
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"math/rand/v2"
+	"path"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// memory is a Spool of a test.
+type memory struct {
+	bytes.Buffer
+	most int // that it has ever held
+	err  error
+}
+
+func (m *memory) Write(p []byte) (int, error) {
+	if m.err != nil {
+		return 0, m.err
+	}
+	defer func() { m.most = max(m.most, m.Len()) }()
+	return m.Buffer.Write(p)
+}
+
+func (m *memory) Mark() int64 { return int64(m.Len()) }
+
+func (m *memory) Rewind(at int64) error {
+	m.Truncate(int(at))
+	return nil
+}
+
+// deltaOf is the layer that makes export of the base; nil where nothing differs.
+func deltaOf(tb testing.TB, export []byte, base ...[]byte) ([]byte, Stats, error) {
+	tb.Helper()
+	spool := &memory{}
+	d := NewDelta(treeOf(tb, base...), spool)
+	defer d.Abandon()
+	if _, err := io.CopyBuffer(struct{ io.Writer }{d}, struct{ io.Reader }{bytes.NewReader(export)}, make([]byte, 4096)); err != nil {
+		return nil, Stats{}, err
+	}
+	if err := d.Close(); err != nil {
+		return nil, Stats{}, err
+	}
+	for _, l := range d.Missing() {
+		if err := d.Supply(l, bytes.NewReader(base[l])); err != nil {
+			return nil, Stats{}, err
+		}
+	}
+	if d.Empty() {
+		return nil, d.Stats(), nil
+	}
+	var out bytes.Buffer
+	err := d.WriteLayer(&out, bytes.NewReader(spool.Bytes()))
+	return out.Bytes(), d.Stats(), err
+}
+
+func mustDelta(tb testing.TB, export []byte, base ...[]byte) ([]byte, Stats) {
+	tb.Helper()
+	delta, stats, err := deltaOf(tb, export, base...)
+	if err != nil {
+		tb.Fatalf("Delta: %v", err)
+	}
+	if delta != nil {
+		checkDelta(tb, delta)
+	}
+	return delta, stats
+}
+
+// checkDelta checks the form of a delta: what Docker needs to unpack it by
+// itself, and its order.
+func checkDelta(tb testing.TB, delta []byte) {
+	tb.Helper()
+	seen := map[string]byte{}
+	for _, e := range unpack(tb, delta) {
+		p := CleanPath(e.h.Name)
+		if parent := path.Dir(p); parent != "." && seen[parent] != tar.TypeDir {
+			tb.Errorf("%s comes before its parent", p)
+		}
+		if _, twice := seen[p]; twice {
+			tb.Errorf("%s comes twice", p)
+		}
+		seen[p] = e.h.Typeflag
+		if target, there := seen[e.h.Linkname]; e.h.Typeflag == tar.TypeLink && (!there || target == tar.TypeDir) {
+			tb.Errorf("%s is a hard link to %s, which is not in the delta before it", p, e.h.Linkname)
+		}
+		if IsMarker(p) && (e.h.Typeflag != tar.TypeReg || e.h.Size != 0) {
+			tb.Errorf("the marker %s has a content", p)
+		}
+	}
+}
+
+// names are the entries of a layer, with the kinds of those that are no file.
+func names(tb testing.TB, plain []byte) string {
+	tb.Helper()
+	var list []string
+	for _, e := range unpack(tb, plain) {
+		s := e.h.Name
+		if e.h.Typeflag == tar.TypeLink {
+			s += "=" + e.h.Linkname
+		}
+		list = append(list, s)
+	}
+	return strings.Join(list, " ")
+}
+
+func later(i item) item {
+	return i.with(func(h *tar.Header) { h.ModTime = h.ModTime.Add(time.Minute) })
+}
+
+func TestWhatIsInADelta(t *testing.T) {
+	t.Parallel()
+	plus := func(i item, d time.Duration) item {
+		return i.with(func(h *tar.Header) { h.ModTime, h.Format = h.ModTime.Add(d), tar.FormatPAX })
+	}
+	capable := func(i item, capability string) item {
+		return i.with(func(h *tar.Header) { h.PAXRecords = map[string]string{CapabilityRecord: capability} })
+	}
+	moded := func(i item, mode int64) item { return i.with(func(h *tar.Header) { h.Mode = mode }) }
+	device := func(minor int64) item {
+		return item{Header: tar.Header{Name: "d/null", Typeflag: tar.TypeChar, Mode: 0o666, Devmajor: 1, Devminor: minor}}
+	}
+	const v2, v3 = "\x01\x00\x00\x02\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00", "\x01\x00\x00\x03\x00\x20\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+	hard := func(name, target string) item { return link(tar.TypeLink, name, target) }
+	soft := func(name, target string) item { return link(tar.TypeSymlink, name, target) }
+	for name, c := range map[string]struct {
+		base, export []item
+		want         string
+	}{
+		"nothing differs":                    {[]item{dir("d"), file("d/a", "1")}, []item{dir("d/"), file("d/a", "1")}, ""},
+		"a new file":                         {[]item{dir("d")}, []item{dir("d"), file("d/a", "1")}, "d/ d/a"},
+		"other content of the same size":     {[]item{file("a", "1")}, []item{file("a", "2")}, "a"},
+		"only the time":                      {[]item{file("a", "1")}, []item{later(file("a", "1"))}, "a"},
+		"less than a second":                 {[]item{plus(file("a", "1"), 999_999_999)}, []item{file("a", "1")}, ""},
+		"less than a second on both sides":   {[]item{plus(file("a", "1"), 5)}, []item{plus(file("a", "1"), 6)}, "a"},
+		"the time of a directory":            {[]item{dir("d")}, []item{later(dir("d"))}, ""},
+		"the mode of a directory":            {[]item{dir("d"), file("d/a", "1")}, []item{moded(dir("d"), 0o700), file("d/a", "1")}, "d/"},
+		"bits of the type in the mode":       {[]item{file("a", "1")}, []item{moded(file("a", "1"), 0o100644)}, ""},
+		"setuid":                             {[]item{file("a", "1")}, []item{moded(file("a", "1"), 0o4644)}, "a"},
+		"an owner's number":                  {[]item{file("a", "1")}, []item{file("a", "1").with(func(h *tar.Header) { h.Gid = 3_000_000 })}, "a"},
+		"an owner's name":                    {[]item{file("a", "1")}, []item{file("a", "1").with(func(h *tar.Header) { h.Uname = "root" })}, ""},
+		"the mode of a symlink":              {[]item{soft("s", "a")}, []item{moded(soft("s", "a"), 0o644)}, ""},
+		"a symlink's target":                 {[]item{soft("s", "a")}, []item{soft("s", "./a")}, "s"},
+		"a device's number":                  {[]item{device(3)}, []item{device(5)}, "d/ d/null"},
+		"a capability":                       {[]item{file("a", "1")}, []item{capable(file("a", "1"), v2)}, "a"},
+		"a capability that is gone":          {[]item{capable(file("a", "1"), v2)}, []item{file("a", "1")}, "a"},
+		"a capability of two revisions":      {[]item{capable(file("a", "1"), v3)}, []item{capable(file("a", "1"), v2)}, ""},
+		"another attribute":                  {[]item{file("a", "1").with(func(h *tar.Header) { h.PAXRecords = map[string]string{"SCHILY.xattr.user.x": "1"} })}, []item{file("a", "1")}, ""},
+		"a file that is gone":                {[]item{dir("d"), file("d/a", "1"), file("d/b", "2")}, []item{dir("d"), file("d/b", "2")}, "d/ d/.wh.a"},
+		"a directory that is gone":           {[]item{dir("d"), file("d/e/a", "1"), file("d/e/b", "2")}, []item{dir("d")}, "d/ d/.wh.e"},
+		"a directory that is emptied":        {[]item{file("d/a", "1"), file("d/b", "2")}, []item{dir("d")}, "d/ d/.wh.a d/.wh.b"},
+		"a file that is a directory":         {[]item{file("a", "1")}, []item{dir("a"), file("a/b", "2")}, "a/ a/b"},
+		"a directory that is a file":         {[]item{file("a/b", "1")}, []item{file("a", "2")}, "a"},
+		"a directory that is a symlink":      {[]item{file("lib/b", "1"), dir("usr/lib")}, []item{soft("lib", "usr/lib"), dir("usr/lib")}, "lib"},
+		"what is gone comes first":           {[]item{file("d/b", "1")}, []item{dir("d"), file("d/a", "2")}, "d/ d/.wh.b d/a"},
+		"a new empty directory":              {nil, []item{dir("srv"), dir("srv/data")}, "srv/ srv/data/"},
+		"names that are no UTF-8":            {[]item{file("\xe4", "1")}, []item{file("\xe5", "1")}, ".wh.\xe4 \xe5"},
+		"a hard link to an old file":         {[]item{file("bin/cat", "1")}, []item{dir("bin"), file("bin/cat", "1"), hard("bin/cat.hard", "bin/cat")}, "bin/ bin/cat bin/cat.hard=bin/cat"},
+		"a hard link before an old name":     {[]item{file("b", "1")}, []item{file("a", "1"), hard("b", "a")}, "a b=a"},
+		"links by other first names":         {[]item{file("a", "1"), hard("b", "a")}, []item{file("b", "1"), hard("a", "b")}, ""},
+		"links that are files of their own":  {[]item{file("a", "1"), hard("b", "a")}, []item{file("a", "1"), file("b", "1")}, ""},
+		"files that are links":               {[]item{file("a", "1"), file("b", "1")}, []item{file("a", "1"), hard("b", "a")}, ""},
+		"one of two links is new":            {[]item{file("a", "1"), hard("b", "a")}, []item{file("a", "2"), file("b", "1")}, "a"},
+		"links of which both are new":        {[]item{file("a", "1"), hard("b", "a")}, []item{file("a", "2"), hard("b", "a")}, "a b=a"},
+		"two links out of one":               {[]item{file("a", "1"), hard("b", "a")}, []item{file("a", "1"), hard("a2", "a"), file("b", "1"), hard("b2", "b")}, "a a2=a b b2=b"},
+		"a hard link to a symlink":           {nil, []item{soft("a", "x"), hard("b", "a")}, "a b=a"},
+		"a fifo":                             {nil, []item{{Header: tar.Header{Name: "p", Typeflag: tar.TypeFifo, Mode: 0o600}}}, "p"},
+		"no entries of directories":          {[]item{moded(dir("d"), 0o700), file("d/a", "1")}, []item{file("d/a", "1"), file("e/b", "1")}, "e/ e/b"},
+		"a parent without an entry":          {[]item{moded(dir("d"), 0o700), file("d/a", "1")}, []item{file("d/a", "2")}, "d/ d/a"},
+		"the last of two entries":            {[]item{file("a", "2")}, []item{file("a", "1"), file("a", "2")}, ""},
+		"an old entry that something is for": {[]item{file("a", "1")}, []item{file("a", "1"), hard("b", "a"), file("a", "2")}, "a b"},
+		"the engine's files": {nil, []item{
+			file(".dockerenv", ""), dir("dev"), file("dev/console", ""), dir("dev/pts"), dir("dev/shm"), dir("etc"), file("etc/hostname", ""),
+			file("etc/hosts", ""), soft("etc/mtab", "/proc/mounts"), file("etc/resolv.conf", ""), dir("proc"), dir("sys"), dir("run"), file("run/.containerenv", ""),
+		}, ""},
+		"the engine's files over the image's": {
+			[]item{file("etc/hosts", "127.0.0.1"), soft("etc/mtab", "../proc/mounts"), file("dev/shm/x", "1"), soft("etc/resolv.conf", "x")},
+			[]item{dir("etc"), file("etc/hosts", ""), soft("etc/mtab", "/proc/mounts"), dir("dev"), dir("dev/shm"), file("etc/resolv.conf", "")}, "",
+		},
+		"what only has the engine's names": {nil, []item{
+			dir("etc"), file("etc/hosts", "mine"), soft("etc/mtab", "/mine"), dir("dev"), dir("dev/shm"), file("dev/shm/x", "1"), dir("run"),
+		}, "dev/ dev/shm/ dev/shm/x etc/ etc/hosts etc/mtab run/"},
+	} {
+		delta, _, err := deltaOf(t, pack(c.export...), pack(c.base...))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if delta != nil {
+			checkDelta(t, delta)
+		}
+		if got := names(t, delta); got != c.want {
+			t.Errorf("%s: %q, want %q", name, got, c.want)
+		}
+	}
+}
+
+func TestADirectoryWithoutAnEntryKeepsTheBasesMode(t *testing.T) {
+	t.Parallel()
+	base := pack(dir("d").with(func(h *tar.Header) { h.Mode, h.Uid = 0o750, 7 }), file("d/a", "1"))
+	delta, _ := mustDelta(t, pack(file("d/a", "2")), base)
+	if h := unpack(t, delta)[0].h; h.Name != "d/" || h.Mode != 0o750 || h.Uid != 7 {
+		t.Errorf("the parent = %+v, want the base's", h)
+	}
+}
+
+func TestTheFiguresOfADelta(t *testing.T) {
+	t.Parallel()
+	base := pack(file("etc/hosts", "x"), file("a", "1"), file("b", "2"), file("c/d", "3"), file("c/e", "4"), link(tar.TypeLink, "b2", "b"))
+	export := pack(dir("etc"), file("etc/hosts", ""), later(file("a", "1")), file("b", "two"), file("n/new", "5"), file("b2", "2"))
+	_, got := mustDelta(t, export, base)
+	if want := (Stats{BaseFiles: 6, Kept: 3, Added: 2, Changed: 2, Deleted: 1}); got != want {
+		t.Errorf("Stats = %+v, want %+v", got, want)
+	}
+}
+
+func TestExportsThatAreRefused(t *testing.T) {
+	t.Parallel()
+	refusedOnes := map[string][]byte{
+		"a whiteout":         pack(file("etc/.wh.keep", "")),
+		"an opaque marker":   pack(file("srv/.wh..wh..opq", "")),
+		"below a whiteout":   pack(file("a/.wh.b/c", "")),
+		"a directory as one": pack(dir(".wh.x")),
+		// archive/tar writes neither of these.
+		"a sparse file":            bytes.Replace(withRecord("VND.sparse.x"), []byte("VND.sparse.x"), []byte("GNU.sparse.x"), 1),
+		"a number no tar can have": largeDevice(withRecord(CapabilityRecord)),
+	}
+	for name, export := range refusedOnes {
+		_, _, err := deltaOf(t, export)
+		if _, ok := errors.AsType[*RefusedError](err); !ok {
+			t.Errorf("%s: error = %v, want a RefusedError", name, err)
+		}
+	}
+	for name, export := range map[string][]byte{
+		"a tar that is cut off":    pack(file("a", noise(3000)))[:2000],
+		"no tar":                   []byte(noise(5000)),
+		"two archives":             append(pack(file("a", "1")), pack(file("a", "1"))...),
+		"a hard link to nothing":   pack(link(tar.TypeLink, "a", "b")),
+		"a hard link that is late": pack(link(tar.TypeLink, "a", "b"), file("b", "1")),
+		"a path too long":          pack(file(strings.Repeat("a/", 3000)+"b", "")),
+		"a capability of another k": pack(file("a", "x").with(func(h *tar.Header) {
+			h.PAXRecords = map[string]string{CapabilityRecord: "short"}
+		}), link(tar.TypeLink, "b", "c")),
+	} {
+		if _, _, err := deltaOf(t, export); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func withRecord(key string) []byte {
+	return pack(file("a", "x").with(func(h *tar.Header) { h.PAXRecords = map[string]string{key: "1"} }))
+}
+
+// largeDevice makes a device of the last entry, which is a file of one block, with
+// a number as GNU tar writes large ones: no PAX record can have it.
+func largeDevice(plain []byte) []byte {
+	h := plain[len(plain)-4*BlockSize:][:BlockSize]
+	h[156] = tar.TypeChar
+	copy(h[124:136], "00000000000\x00")
+	copy(h[329:337], "\x80\x00\x00\x7f\xff\xff\xff\xff")
+	sum := int64(8 * ' ')
+	for i, b := range h {
+		if i < 148 || i >= 156 {
+			sum += int64(b)
+		}
+	}
+	copy(h[148:156], fmt.Sprintf("%06o\x00 ", sum))
+	return append(plain[:len(plain)-3*BlockSize], make([]byte, 2*BlockSize)...)
+}
+
+func TestASpoolThatFailsEndsTheDelta(t *testing.T) {
+	t.Parallel()
+	full := errors.New("full")
+	d := NewDelta(NewTree(), &memory{err: full})
+	defer d.Abandon()
+	if _, err := d.Write(pack(file("a", noise(3000)))); !errors.Is(err, full) {
+		t.Errorf("Write = %v, want the spool's error", err)
+	}
+	if err := d.Close(); !errors.Is(err, full) {
+		t.Errorf("Close = %v, want the spool's error", err)
+	}
+}
+
+// TestABaseThatChangedUnderItsIndexIsNoticed: Supply compares what it copies.
+func TestABaseThatChangedUnderItsIndexIsNoticed(t *testing.T) {
+	t.Parallel()
+	base := pack(file("a", "1"))
+	for name, read := range map[string][]byte{"another": pack(file("a", "2")), "a short one": base[:512]} {
+		d := NewDelta(treeOf(t, base), &memory{})
+		_, err := d.Write(pack(file("a", "1"), link(tar.TypeLink, "b", "a")))
+		if err = errors.Join(err, d.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if got := d.Missing(); !slices.Equal(got, []int{0}) {
+			t.Fatalf("Missing = %v, want the layer", got)
+		}
+		if err := d.Supply(0, bytes.NewReader(read)); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+func TestOnlyWhatIsNewStaysInTheSpool(t *testing.T) {
+	t.Parallel()
+	big := noise(100_000)
+	base := pack(file("a", big), file("b", big), file("c", big))
+	spool := &memory{}
+	d := NewDelta(treeOf(t, base), spool)
+	_, err := io.CopyBuffer(struct{ io.Writer }{d}, bytes.NewReader(pack(file("a", big), file("b", "new"), file("c", big), file("d", "more"))), make([]byte, 1000))
+	if err = errors.Join(err, d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got := spool.String(); got != "newmore" {
+		t.Errorf("the spool has %d bytes: %.20q", len(got), got)
+	}
+}
+
+// world makes random file systems and changes them at random.
+type world struct {
+	*rand.Rand
+	m model
+}
+
+func (w *world) name() string {
+	return []string{"a", "b", "c", "d", "etc", "dev", "x.y", "B", "n\xe4me", " ", "-", "hosts"}[w.IntN(12)]
+}
+
+func (w *world) anyDir() string {
+	dirs := []string{""}
+	for _, p := range w.m.sortedPaths() {
+		if w.m[p].Type == tar.TypeDir && strings.Count(p, "/") < 4 {
+			dirs = append(dirs, p+"/")
+		}
+	}
+	return dirs[w.IntN(len(dirs))]
+}
+
+func (w *world) anyFile() string {
+	var files []string
+	for _, p := range w.m.sortedPaths() {
+		if w.m[p].Type != tar.TypeDir {
+			files = append(files, p)
+		}
+	}
+	if len(files) == 0 {
+		return ""
+	}
+	return files[w.IntN(len(files))]
+}
+
+func (w *world) thing() *thing {
+	x := &thing{Type: tar.TypeReg, Mode: []int64{0o644, 0o755, 0o4755}[w.IntN(3)], UID: w.IntN(2) * 1000, MTime: int64(w.IntN(3)) * 1_000_000_000}
+	switch w.IntN(12) {
+	case 0, 1, 2:
+		x.Type, x.Mode, x.MTime = tar.TypeDir, []int64{0o755, 0o1777}[w.IntN(2)], 0
+	case 3:
+		x.Type, x.Mode, x.Target = tar.TypeSymlink, 0, w.name()
+	case 4:
+		x.Type, x.Mode, x.Major, x.Minor = tar.TypeChar, 0o666, 1, int64(w.IntN(3))
+	case 5:
+		x.Type = tar.TypeFifo
+	default:
+		x.Content = strings.Repeat(w.name(), w.IntN(200))
+		if w.IntN(8) == 0 {
+			x.Capability = strings.Repeat("\x02", 20)
+		}
+	}
+	return x
+}
+
+// change does one thing at random that can be done to a file system.
+func (w *world) change() {
+	p := w.anyDir() + w.name()
+	f := w.anyFile()
+	switch n := w.IntN(10); {
+	case n < 4 || f == "":
+		w.m.put(p, w.thing())
+	case n == 4:
+		w.m.remove(f)
+	case n == 5:
+		if dir := strings.TrimSuffix(w.anyDir(), "/"); dir != "" {
+			w.m.remove(dir)
+		}
+	case n == 6: // a hard link
+		if x := w.m[f]; !strings.HasPrefix(f, p+"/") && !strings.HasPrefix(p, f+"/") && p != f {
+			w.m.put(p, x)
+		}
+	case n == 7: // in place: all its names change
+		if x := w.m[f]; x.Type == tar.TypeReg && x.Content != "" {
+			x.Content = strings.Repeat("z", len(x.Content))
+		}
+	case n == 8:
+		x := w.m[f]
+		x.UID, x.MTime = 5, x.MTime+1
+	case n == 9: // copied up: a file of its own, otherwise the same
+		x := *w.m[f]
+		w.m[f] = &x
+	}
+}
+
+// tar writes the file system as docker export does, or with its files in any
+// order.
+func (w *world) tar(shuffled bool) []byte {
+	paths := w.m.sortedPaths()
+	slices.SortFunc(paths, func(a, b string) int { return slices.Compare(strings.Split(a, "/"), strings.Split(b, "/")) })
+	if shuffled {
+		w.Shuffle(len(paths), func(i, j int) { paths[i], paths[j] = paths[j], paths[i] })
+	}
+	first := map[*thing]string{}
+	var items []item
+	for _, p := range paths {
+		x := w.m[p]
+		h := tar.Header{
+			Name: p, Typeflag: x.Type, Mode: x.Mode, Uid: x.UID, Gid: x.GID, ModTime: time.Unix(x.MTime, 0),
+			Linkname: x.Target, Devmajor: x.Major, Devminor: x.Minor,
+		}
+		if x.Capability != "" {
+			h.PAXRecords = map[string]string{CapabilityRecord: x.Capability}
+		}
+		body := x.Content
+		if to, again := first[x]; again {
+			h.Typeflag, h.Linkname, h.Devmajor, h.Devminor, body = tar.TypeLink, to, 0, 0, ""
+		}
+		first[x] = p
+		items = append(items, item{h, body})
+	}
+	return pack(items...)
+}
+
+// clone is the file system again, with the same links.
+func (m model) clone() model {
+	c, files := model{}, map[*thing]*thing{}
+	for p, x := range m {
+		if files[x] == nil {
+			y := *x
+			files[x] = &y
+		}
+		c[p] = files[x]
+	}
+	return c
+}
+
+// withoutEngines is what an image of a container has: without what the engine
+// adds to its export.
+func withoutEngines(export, base model) model {
+	m := maps.Clone(export)
+	for p, x := range export {
+		engines := false
+		switch p {
+		case ".dockerenv", "etc/hosts", "dev/console":
+			engines = x.Type == tar.TypeReg && x.Content == ""
+		}
+		if !engines {
+			continue
+		}
+		delete(m, p)
+		if b := base[p]; b != nil {
+			m[p] = b
+			for _, q := range base.below(p) {
+				m[q] = base[q]
+			}
+		}
+	}
+	for _, p := range []string{"dev", "etc"} {
+		if x := m[p]; x != nil && x.Type == tar.TypeDir && base[p] == nil && len(m.below(p)) == 0 {
+			delete(m, p)
+		}
+	}
+	return m
+}
+
+// TestDeltasOfRandomFileSystems makes bases of several layers, each a delta of
+// the one before, and checks that the trees, and the base with the delta on top,
+// are what they should be, by the simple model.
+func TestDeltasOfRandomFileSystems(t *testing.T) {
+	t.Parallel()
+	rounds := 100
+	if testing.Short() {
+		rounds = 10
+	}
+	for seed := range rounds {
+		w := &world{Rand: rand.New(rand.NewPCG(uint64(seed), 7)), m: model{}} //nolint:gosec // a test's
+		var base [][]byte
+		for range w.IntN(4) + 1 {
+			before := modelOf(t, base...)
+			w.m = before.clone()
+			for range w.IntN(40) {
+				w.change()
+			}
+			export := w.tar(w.IntN(2) == 0)
+			delta, stats := mustDelta(t, export, base...)
+			want := withoutEngines(modelOf(t, export), before)
+			after := modelOf(t, base...)
+			if delta != nil {
+				after.apply(t, delta)
+				base = append(base, delta)
+			}
+			ok := wantSame(t, fmt.Sprintf("seed %d: base and delta", seed), want, after, false)
+			ok = ok && wantSame(t, fmt.Sprintf("seed %d: the tree of them", seed), after, modelOfTree(treeOf(t, base...), base...), true)
+			if delta == nil && stats.Added+stats.Changed+stats.Deleted != 0 {
+				t.Errorf("seed %d: %+v and no delta", seed, stats)
+			}
+			again, _ := mustDelta(t, export, base...)
+			ok = ok && wantLinked(t, want, after, delta)
+			if !ok || again != nil {
+				t.Fatalf("seed %d: the delta %q, and after it %q", seed, names(t, delta), names(t, again))
+			}
+		}
+	}
+}
+
+// wantLinked checks that what the delta writes of a file with several names is
+// one file with all of them.
+func wantLinked(tb testing.TB, want, got model, delta []byte) bool {
+	tb.Helper()
+	for _, e := range unpack(tb, delta) {
+		p := CleanPath(e.h.Name)
+		for _, names := range want.groups() {
+			if !slices.Contains(names, p) {
+				continue
+			}
+			for _, q := range names {
+				if got[q] != got[p] {
+					tb.Errorf("%s and %s are not one file any more", p, q)
+					return false
+				}
+			}
+		}
+	}
+	return true
+}
