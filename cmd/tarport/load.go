@@ -11,9 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/tarport/tarport/cmd/tarport/internal/progress"
 	"github.com/tarport/tarport/cmd/tarport/internal/transfer"
-	"github.com/tarport/tarport/internal/client"
 )
 
 type loadOptions struct {
@@ -83,12 +81,12 @@ func runLoad(ctx context.Context, a *app, o *loadOptions, files []string) error 
 	if err := o.check(files); err != nil {
 		return err
 	}
-	c, m, d, err := o.begin(ctx, a, o.resume)
+	m, err := o.sender(ctx, a)
 	if err != nil {
 		return err
 	}
-	defer d.Close()
-	l := &loads{o: o, c: c, m: m, d: d, begun: time.Now()}
+	defer m.d.Close()
+	l := &loads{o: o, m: m, begun: time.Now()}
 	failed, bad := error(nil), 0
 	for _, name := range files {
 		err := l.load(ctx, name)
@@ -99,7 +97,7 @@ func runLoad(ctx context.Context, a *app, o *loadOptions, files []string) error 
 		}
 		if err != nil {
 			bad++
-			d.Warn("tarport: %s: %s", name, explain(err))
+			m.d.Warn("tarport: %s: %s", name, explain(err))
 			failed = fmt.Errorf("%d of %d files were not loaded", bad, len(files))
 		}
 	}
@@ -112,9 +110,7 @@ func runLoad(ctx context.Context, a *app, o *loadOptions, files []string) error 
 // loads are the files of one command.
 type loads struct {
 	o     *loadOptions
-	c     *client.Client
-	m     *transfer.Mover
-	d     *progress.Display
+	m     *mover
 	begun time.Time
 	all   transfer.Outcome
 }
@@ -129,7 +125,7 @@ func (l *loads) load(ctx context.Context, name string) error {
 	l.all.BytesRead += out.BytesRead
 	l.all.BytesStored += out.BytesStored
 	l.all.BytesSent += out.BytesSent
-	warnings(l.d, out)
+	warnings(l.m.d, out)
 	return nil
 }
 
@@ -137,7 +133,7 @@ func (l *loads) load(ctx context.Context, name string) error {
 func (l *loads) job(ctx context.Context, f *transfer.File) (transfer.Job, error) {
 	var names []string
 	if f != nil && !l.o.whole {
-		f.Look(l.d)
+		f.Look(l.m.d)
 	}
 	if f != nil && f.Archive != nil {
 		names = f.Archive.Names
@@ -148,7 +144,7 @@ func (l *loads) job(ctx context.Context, f *transfer.File) (transfer.Job, error)
 	}
 	if ns == "" {
 		var err error
-		if ns, err = defaultNamespace(ctx, l.c, names); err != nil {
+		if ns, err = defaultNamespace(ctx, l.m.c, names); err != nil {
 			return transfer.Job{}, err
 		}
 	}
@@ -169,7 +165,7 @@ func (l *loads) show(a *app) error {
 	if len(l.all.Images) == 0 {
 		return nil
 	}
-	l.d.Say("%s sent, %s stored, in %s", bytesText(l.all.BytesSent), bytesText(l.all.BytesStored), time.Since(l.begun).Round(10*time.Millisecond))
-	l.d.Close()
+	l.m.d.Say("%s sent, %s stored, in %s", bytesText(l.all.BytesSent), bytesText(l.all.BytesStored), time.Since(l.begun).Round(10*time.Millisecond))
+	l.m.d.Close()
 	return showOutcome(a, &l.o.sendOptions, l.all)
 }

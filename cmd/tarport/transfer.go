@@ -42,6 +42,7 @@ func (o *transferOptions) flags(a *app, cmd *cobra.Command) {
 type sendOptions struct {
 	transferOptions
 	resume      string
+	partSize    string
 	compression string
 }
 
@@ -56,6 +57,7 @@ func (o *sendOptions) resumeFlag(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.resume, "resume", string(transfer.ResumeAuto),
 		"send in parts, so that it can be gone on with: auto (files of "+bytesText(transfer.DefaultThreshold)+" and more), always or never")
 	cmd.Flags().Lookup("resume").NoOptDefVal = string(transfer.ResumeAlways)
+	cmd.Flags().StringVar(&o.partSize, "part-size", "64MiB", "how much is sent at once, in parts; less where a proxy on the way takes less")
 }
 
 func (o *sendOptions) checkSend() error {
@@ -71,19 +73,37 @@ func (o *sendOptions) checkSend() error {
 	return usageError{fmt.Errorf("--compression %q is none of gzip, zstd and none", o.compression)}
 }
 
-// begin is a client and what moves archives over it. The caller closes the
-// display.
-func (o *transferOptions) begin(ctx context.Context, a *app, resume string) (*client.Client, *transfer.Mover, *progress.Display, error) {
+// mover is what moves archives for one command.
+type mover struct {
+	*transfer.Mover
+	c *client.Client
+	d *progress.Display // to be closed
+}
+
+func (o *transferOptions) mover(ctx context.Context, a *app, t transfer.Options) (*mover, error) {
 	c, err := o.client(ctx, a)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, err
 	}
 	d := progress.New(progress.Options{Out: a.err, Quiet: o.quiet})
-	var states *transfer.States
+	t.Client, t.Display = c, d
 	if dir := a.cacheDir(); dir != "" {
-		states = transfer.NewStates(filepath.Join(dir, "tarport", "transfers"))
+		t.States = transfer.NewStates(filepath.Join(dir, "tarport", "transfers"))
 	}
-	return c, transfer.New(transfer.Options{Client: c, Display: d, States: states, Resume: transfer.Resume(resume)}), d, nil
+	return &mover{transfer.New(t), c, d}, nil
+}
+
+// sender is a mover that does as the flags say.
+func (o *sendOptions) sender(ctx context.Context, a *app) (*mover, error) {
+	t := transfer.Options{Resume: transfer.Resume(o.resume)}
+	if o.partSize != "" {
+		size, err := config.ParseSize(o.partSize)
+		if err != nil || size <= 0 {
+			return nil, usageError{fmt.Errorf("--part-size %q is no size, such as 64MiB", o.partSize)}
+		}
+		t.Part = int64(size)
+	}
+	return o.mover(ctx, a, t)
 }
 
 // cacheDir is where the user's programs keep what they can do without; "" where
@@ -285,7 +305,7 @@ func isTerminal(stream any) bool {
 
 // sendOne sends a file, or standard input for "-". Job is asked what to do with
 // it; the file is nil where it can be read only once.
-func sendOne(ctx context.Context, m *transfer.Mover, name string, stdin io.Reader, job func(*transfer.File) (transfer.Job, error)) (*transfer.Outcome, error) {
+func sendOne(ctx context.Context, m *mover, name string, stdin io.Reader, job func(*transfer.File) (transfer.Job, error)) (*transfer.Outcome, error) {
 	if name == "-" {
 		if isTerminal(stdin) {
 			return nil, usageError{errors.New("standard input is a terminal: name a file, or pipe an archive in")}
@@ -312,7 +332,7 @@ func sendOne(ctx context.Context, m *transfer.Mover, name string, stdin io.Reade
 	return m.File(ctx, j, f)
 }
 
-func sendStream(ctx context.Context, m *transfer.Mover, name string, r io.Reader, job func(*transfer.File) (transfer.Job, error)) (*transfer.Outcome, error) {
+func sendStream(ctx context.Context, m *mover, name string, r io.Reader, job func(*transfer.File) (transfer.Job, error)) (*transfer.Outcome, error) {
 	j, err := job(nil)
 	if err != nil {
 		return nil, err

@@ -59,7 +59,7 @@ func (m *Mover) Stream(ctx context.Context, job Job, name string, r io.Reader) (
 // File sends a file: only what the registry lacks, in parts where it is large,
 // and from where an earlier run stopped.
 func (m *Mover) File(ctx context.Context, job Job, f *File) (*Outcome, error) {
-	u := &upload{m: m, job: job, f: f, key: key(m.o.Client.Host(), job.Route, job.Query.Encode(), f.path)}
+	u := &upload{m: m, job: job, f: f, key: key("upload", m.o.Client.Host(), f.path)}
 	found, err := u.find(ctx)
 	if err != nil {
 		return nil, err

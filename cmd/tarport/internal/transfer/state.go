@@ -23,6 +23,8 @@ type States struct{ dir string }
 func NewStates(dir string) *States { return &States{dir} }
 
 // state is one transfer. What does not fit what is found is not gone on with.
+// The same file can go on with another request: in another namespace, where the
+// first one was full, or as a root file system, where it was no image.
 type state struct {
 	// Of a file that is sent.
 	Upload string         `json:"upload,omitempty"`

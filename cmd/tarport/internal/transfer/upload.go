@@ -61,7 +61,7 @@ func (u *upload) find(ctx context.Context) (bool, error) {
 	if st.Ranges != nil {
 		u.p = u.f.part(st.Ranges, 0)
 	}
-	if u.p.size != st.Size || offset > st.Size || u.p.at == nil {
+	if u.p.size != st.Size || offset > st.Size || u.p.at == nil || u.p.partial && (u.job.Route != "load" || u.job.Whole) {
 		u.forget(ctx)
 		return false, nil
 	}
@@ -92,16 +92,28 @@ func (u *upload) run(ctx context.Context, query url.Values) (*Outcome, error) {
 	case err == nil:
 		u.m.o.States.remove(u.key)
 		return outcome(res, u.sent), nil
+	case u.id == "" || errors.Is(err, errAnswerLost):
+		return nil, err
+	case u.m.o.States == nil || broken(err):
+		u.forget(context.WithoutCancel(ctx))
+		return nil, err
 	case ctx.Err() != nil || client.Temporary(err):
-		if u.m.o.States == nil {
-			u.forget(context.WithoutCancel(ctx))
-			return nil, err
-		}
 		return nil, &InterruptedError{u.f.Name, u.offset, u.p.size, err}
 	}
-	u.forget(ctx)
+	if u.offset == u.p.size {
+		u.m.o.Display.Say("%s: all of it is at the registry and is kept for now: when that is mended, it need not be sent again", u.f.Name)
+	}
 	return nil, err
 }
+
+// broken tells of an archive that will not become images, whatever is said to
+// it, and of a file that is another one by now.
+func broken(err error) bool {
+	code := tarport.ErrorCode(err)
+	return code == tarport.ArchiveInvalid || code == tarport.TooLarge || errors.Is(err, errChanged)
+}
+
+var errChanged = errors.New("the file was changed while it was sent")
 
 // begin makes the upload, unless there is one to go on with.
 func (u *upload) begin(ctx context.Context) error {
@@ -132,8 +144,7 @@ func (u *upload) parts(ctx context.Context) error {
 	t, size := tries{m: u.m}, u.m.o.Part
 	for u.offset < u.p.size {
 		if u.f.changed() {
-			u.forget(ctx)
-			return fmt.Errorf("%s was changed while it was sent", u.f.Name)
+			return fmt.Errorf("%s: %w", u.f.Name, errChanged)
 		}
 		n := min(size, u.p.size-u.offset)
 		c := &counter{r: bar.Reader(io.NewSectionReader(u.p.at, u.offset, n))}
@@ -169,13 +180,10 @@ func tooLargeForProxy(err error) bool {
 	return ok && e.Status == http.StatusRequestEntityTooLarge && e.Code == ""
 }
 
-// ask waits and asks how much the registry has, after an error. A conflict is
-// the request before, which the registry has not yet given up.
+// ask waits and asks how much the registry has, after an error.
 func (u *upload) ask(ctx context.Context, t *tries, err error) error {
 	for {
-		e, ok := errors.AsType[*client.Error](err)
-		held := ok && (e.Status == http.StatusConflict || e.Status == http.StatusLocked)
-		if !held && !client.Temporary(err) {
+		if !isHeld(err) && !client.Temporary(err) {
 			return err
 		}
 		if err := t.again(ctx, err); err != nil {
@@ -199,11 +207,18 @@ func (u *upload) finish(ctx context.Context, query url.Values) (*archive.Result,
 		if e, ok := errors.AsType[*client.Error](err); ok && t.n > 0 && e.Status == http.StatusNotFound {
 			return nil, errAnswerLost
 		}
-		if err == nil || !client.Temporary(err) {
+		if err == nil || !client.Temporary(err) && !(t.n > 0 && isHeld(err)) {
 			return res, err
 		}
 		if err := t.again(ctx, err); err != nil {
 			return nil, err
 		}
 	}
+}
+
+// isHeld tells of an upload that another request is at: the one before, which
+// the registry has not yet given up.
+func isHeld(err error) bool {
+	e, ok := errors.AsType[*client.Error](err)
+	return ok && (e.Status == http.StatusConflict || e.Status == http.StatusLocked)
 }
