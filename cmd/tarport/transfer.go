@@ -142,7 +142,11 @@ func interruptible(ctx context.Context, f func(context.Context) error) error {
 		e.Err = errors.New("interrupted")
 		return interruptedError{e}
 	}
-	return interruptedError{errors.New("interrupted; the registry keeps nothing of what was under way")}
+	if e, ok := errors.AsType[*transfer.StoppedError](err); ok {
+		e.Err = errors.New("interrupted")
+		return interruptedError{e}
+	}
+	return interruptedError{errors.New("interrupted; nothing is left of what was under way")}
 }
 
 // imageNames takes the registry's host off names of images, as docker writes
