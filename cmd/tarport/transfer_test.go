@@ -21,23 +21,27 @@ import (
 )
 
 // cutter is a line to a server that breaks: each connection ends after as many
-// bytes as the next of cuts says; those after the last one hold.
+// bytes as the next of the cuts says, of those that go to the server or of those
+// that come; those after the last one hold.
 type cutter struct {
-	addr string // to connect to
-
-	mu   sync.Mutex
-	cuts []int64
-	sent int64  // bytes that have gone to the server
-	cut  func() // called at each break; may be nil
+	addr     string // to connect to
+	up, down direction
 }
 
-func newCutter(t *testing.T, to string, cuts ...int64) *cutter {
+type direction struct {
+	mu    sync.Mutex
+	cuts  []int64
+	bytes int64
+	cut   func() // called at each break; may be nil
+}
+
+func newCutter(t *testing.T, to string, up ...int64) *cutter {
 	t.Helper()
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := &cutter{addr: l.Addr().String(), cuts: cuts}
+	c := &cutter{addr: l.Addr().String(), up: direction{cuts: up}}
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -56,68 +60,67 @@ func newCutter(t *testing.T, to string, cuts ...int64) *cutter {
 }
 
 func (c *cutter) carry(ctx context.Context, conn net.Conn, to string) {
-	defer func() { _ = conn.Close() }()
 	server, err := (&net.Dialer{}).DialContext(ctx, "tcp", to)
 	if err != nil {
+		_ = conn.Close()
 		return
 	}
-	defer func() { _ = server.Close() }()
-	stop := context.AfterFunc(ctx, func() { _, _ = conn.Close(), server.Close() })
-	defer stop()
-	var back sync.WaitGroup
-	back.Go(func() {
-		_, _ = io.Copy(conn, server)
-		_ = conn.Close()
-	})
-	defer back.Wait()
-	_, err = io.Copy(server, &cutReader{c, conn, c.next()})
-	_ = server.Close()
-	if errors.Is(err, errCut) && c.cut != nil {
-		c.cut()
-	}
-}
-
-// next is after how many bytes a connection ends; less than 0 for never.
-func (c *cutter) next() int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if len(c.cuts) == 0 {
-		return -1
-	}
-	n := c.cuts[0]
-	return n
+	end := func() { _, _ = conn.Close(), server.Close() }
+	defer context.AfterFunc(ctx, end)()
+	var both sync.WaitGroup
+	both.Go(func() { c.down.carry(conn, server, end) })
+	both.Go(func() { c.up.carry(server, conn, end) })
+	both.Wait()
 }
 
 var errCut = errors.New("cut")
 
+// carry copies until the line breaks or ends.
+func (d *direction) carry(to io.Writer, from io.Reader, end func()) {
+	d.mu.Lock()
+	left := int64(-1)
+	if len(d.cuts) > 0 {
+		left = d.cuts[0]
+	}
+	d.mu.Unlock()
+	_, err := io.Copy(struct{ io.Writer }{to}, &cutReader{d, from, left})
+	end()
+	if errors.Is(err, errCut) && d.cut != nil {
+		d.cut()
+	}
+}
+
 type cutReader struct {
-	c    *cutter
+	d    *direction
 	r    io.Reader
-	left int64
+	left int64 // less than 0 for all
 }
 
 func (r *cutReader) Read(p []byte) (int, error) {
 	if r.left == 0 {
-		r.c.mu.Lock()
-		r.c.cuts = r.c.cuts[1:]
-		r.c.mu.Unlock()
+		r.d.mu.Lock()
+		r.d.cuts = r.d.cuts[1:]
+		r.d.mu.Unlock()
 		return 0, errCut
 	}
 	if r.left > 0 {
 		p = p[:min(int64(len(p)), r.left)]
 	}
 	n, err := r.r.Read(p)
-	r.left -= int64(n)
-	r.c.mu.Lock()
-	r.c.sent += int64(n)
-	r.c.mu.Unlock()
+	if r.left > 0 {
+		r.left -= int64(n)
+	}
+	r.d.mu.Lock()
+	r.d.bytes += int64(n)
+	r.d.mu.Unlock()
 	return n, err
 }
 
-func (c *cutter) bytesSent() int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.sent
+// count is how many bytes have gone this way.
+func (d *direction) count() int64 {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.bytes
 }
 
 // noise is an archive of one layer of so many bytes, in a file.
@@ -147,6 +150,19 @@ func (d *desk) uploads() string {
 	return d.server.do(d.t, http.MethodGet, "/api/v1/uploads", nil).body
 }
 
+// interrupted runs a command that a signal ends when the line breaks.
+func (d *desk) interrupted(way *direction, line string) {
+	d.t.Helper()
+	ctx, interrupt := context.WithCancel(d.t.Context())
+	way.cut = interrupt
+	var stdout, stderr bytes.Buffer
+	a := &app{in: strings.NewReader(""), out: &stdout, err: &stderr, environ: d.environ}
+	code := run(ctx, a, strings.Fields(line))
+	if code != exitInterrupted || stdout.String() != "" || !strings.Contains(stderr.String(), "the same command goes on from there: interrupted") {
+		d.t.Fatalf("interrupted: tarport %s = %d, stdout %q, stderr\n%s", line, code, stdout.String(), stderr.String())
+	}
+}
+
 const mib = 1 << 20
 
 func TestAnUploadOutlivesItsConnections(t *testing.T) {
@@ -160,7 +176,7 @@ func TestAnUploadOutlivesItsConnections(t *testing.T) {
 	}
 	// What the line has taken is not sent again, but for what the server had not
 	// yet written.
-	if sent := line.bytesSent(); sent > 6*mib || sent < 4*mib {
+	if sent := line.up.count(); sent > 6*mib || sent < 4*mib {
 		t.Errorf("%d bytes were sent of 4 MiB", sent)
 	}
 	if !strings.Contains(d.script.String(), "trying again in") {
@@ -179,25 +195,18 @@ func TestTheNextRunGoesOn(t *testing.T) {
 
 	// Interrupted by Ctrl-C, as soon as the line has taken half of it.
 	line := newCutter(t, d.server.addr, 2_500_000)
-	ctx, interrupt := context.WithCancel(t.Context())
-	line.cut = interrupt
-	var stdout, stderr bytes.Buffer
-	a := &app{in: strings.NewReader(""), out: &stdout, err: &stderr, environ: d.environ}
-	code := run(ctx, a, strings.Fields(command+"--registry="+line.addr+" "+file))
-	if code != exitInterrupted || stdout.String() != "" || !strings.Contains(stderr.String(), "the same command goes on from there") {
-		t.Fatalf("interrupted load = %d, stdout %q, stderr\n%s", code, stdout.String(), stderr.String())
-	}
+	d.interrupted(&line.up, command+"--registry="+line.addr+" "+file)
 	if kept := d.kept(); len(kept) != 1 {
 		t.Fatalf("kept: %v, want one", kept)
 	}
 
 	// Over the same address, since the upload is at that registry.
-	before := line.bytesSent()
+	before := line.up.count()
 	out := d.outcome("", command+"--registry="+line.addr+" "+file)
 	if got := names(out); !slices.Equal(got, []string{"a/app:1"}) {
 		t.Errorf("load that goes on = %v", got)
 	}
-	if sent := line.bytesSent() - before; sent > 3*mib || out.BytesSent > 3*mib || out.BytesSent < mib {
+	if sent := line.up.count() - before; sent > 3*mib || out.BytesSent > 3*mib || out.BytesSent < mib {
 		t.Errorf("%d bytes were sent (%d by its own count), want half of 4 MiB", sent, out.BytesSent)
 	}
 	if !strings.Contains(d.script.String(), "going on where it stopped") {
