@@ -64,6 +64,7 @@ var policy = map[string]allowed{
 		own:     []string{"", "internal/httpapi", "cmd/tarport/internal/config"},
 		modules: []string{distribution, prometheus, xcrypto, xsync},
 	},
+	"cmd/tarport/internal/docker":   {},
 	"cmd/tarport/internal/progress": {modules: []string{"github.com/vbauerster/mpb/v8", "golang.org/x/term"}},
 	"cmd/tarport/internal/transfer": {
 		own:     []string{"", "internal/client", "internal/tarball", "extensions/archive", "cmd/tarport/internal/progress"},
@@ -158,7 +159,7 @@ func TestPolicyGoesOneWay(t *testing.T) {
 		"storage/metadata": 1, "storage/layer": 1, "storage/layer/scan": 1, "internal/httpapi": 1, "internal/client": 1, "internal/tarball": 1,
 		"storage": 2, "auth": 2,
 		"registry": 3, "extensions/archive": 3, "extensions/namespaces": 3, "extensions/uploads": 3,
-		"cmd/tarport/internal/config": 4, "cmd/tarport/internal/progress": 4, "cmd/tarport/internal/server": 5, "cmd/tarport/internal/transfer": 5, "cmd/tarport": 6,
+		"cmd/tarport/internal/config": 4, "cmd/tarport/internal/docker": 4, "cmd/tarport/internal/progress": 4, "cmd/tarport/internal/server": 5, "cmd/tarport/internal/transfer": 5, "cmd/tarport": 6,
 		"internal/pgtest": 0, "internal/e2e": 0,
 	}
 	for _, name := range slices.Sorted(maps.Keys(policy)) {
