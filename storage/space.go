@@ -66,6 +66,16 @@ func (d *disk) fits(n int64) error {
 	return nil
 }
 
+// CheckRoom refuses n bytes that are known not to fit, before they come: DENIED
+// where the namespace's quota has no room for them, INSUFFICIENT_STORAGE where
+// the disk has none. That it returns nil promises nothing.
+func (s *Store) CheckRoom(ctx context.Context, namespace string, n int64) error {
+	if err := s.disk.fits(n); err != nil {
+		return err
+	}
+	return s.db.CheckQuota(ctx, namespace, n)
+}
+
 func (d *disk) measure() (int64, error) {
 	room := int64(math.MaxInt64)
 	for _, p := range d.paths {

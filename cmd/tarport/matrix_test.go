@@ -58,6 +58,8 @@ PATCH  /api/v1/uploads/{id}                              upload   404     bytes
 DELETE /api/v1/uploads/{id}                              upload   404
 GET    /api/v1/archives/save                             pull     200 404 ?image={name}:v1&format=oci
 HEAD   /api/v1/archives/save                             pull     200 404 ?image={name}:v1&format=oci
+PUT    /api/v1/archives/import                           push     201 201 ?repo={ns}/app&tag=v3 {rootfs}
+POST   /api/v1/archives/import                           push     201 201 ?repo={ns}/app&tag=v3&changes=USER+x {rootfs}
 GET    /api/v1/user                                      login    200
 PUT    /api/v1/user/password                             password 400     {"old_password":"{password}","password":"short"}
 GET    /api/v1/user/tokens                               login    200

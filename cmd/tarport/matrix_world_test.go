@@ -69,7 +69,8 @@ func newMatrixWorld(t *testing.T, createBy string) *matrixWorld {
 	}
 	w.handler = w.routes.handler(c, log, server.NewMetrics(), server.DefaultPace())
 	const config, gone = `{"os":"linux"}`, `{"os":"gone"}`
-	w.fill = strings.NewReplacer("{config}", config, "{gone}", gone, "{archive}", dockerArchive(t, 100), "{password}", password,
+	w.fill = strings.NewReplacer("{config}", config, "{gone}", gone, "{archive}", dockerArchive(t, 100),
+		"{rootfs}", tarOf(t, "etc/hostname", []byte("x")), "{password}", password,
 		"{digest}", digest.FromString(config).String(), "{gonedigest}", digest.FromString(gone).String(),
 		"{manifest}", fmt.Sprintf(`{"schemaVersion":2,"mediaType":%q,"config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":%q,"size":%d},"layers":[]}`,
 			manifestType, digest.FromString(config), len(config)))

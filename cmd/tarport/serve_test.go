@@ -292,6 +292,7 @@ func TestWhatHasNoRoute(t *testing.T) {
 		{"GET", "/v2/x", 404, "NOT_FOUND"},
 		{"GET", "/api/v1/nothing", 404, "NOT_FOUND"},
 		{"GET", "/api/v1/archives/load", 405, "UNSUPPORTED"},
+		{"GET", "/api/v1/archives/import", 405, "UNSUPPORTED"},
 		{"GET", "/debug/pprof/", 404, "NOT_FOUND"},
 		{"GET", "/debug/vars", 404, "NOT_FOUND"},
 		{"GET", "//auth//token", 404, "NOT_FOUND"},

@@ -19,6 +19,10 @@
 // archive is visible before all of it was verified, and nothing is left of one
 // that is broken.
 //
+// An import is the same with one layer: the stream itself (rootfs.go looks at
+// its entries as they pass), and a config that is made here (import.go,
+// changes.go).
+//
 // The package decides no rights (tarport.Access does), and the images go
 // through the same storage calls as a docker push.
 package archive
@@ -73,6 +77,7 @@ type Limits struct {
 	JSON         int64 // of a config, a manifest or index.json
 	ManifestJSON int64 // of manifest.json
 
+	Files          int // entries of a root file system
 	Images         int // in manifest.json, or manifests that index.json reaches
 	LayersPerImage int
 	Names          int // of all images together
@@ -84,7 +89,7 @@ func DefaultLimits() Limits {
 	return Limits{
 		Archive: 20 << 30, Unpacked: 200 << 30, Layer: 20 << 30, Ratio: 200, RatioFrom: 1 << 30, Window: 128 << 20,
 		Entries: 100_000, Layers: 10_000, Memory: 64 << 20, JSON: 4 << 20, ManifestJSON: 20 << 20,
-		Images: 1000, LayersPerImage: 1000, Names: 10_000, IndexDepth: 8,
+		Files: 2_000_000, Images: 1000, LayersPerImage: 1000, Names: 10_000, IndexDepth: 8,
 	}
 }
 
@@ -127,7 +132,7 @@ func (l Limits) orDefault() Limits {
 		Ratio: cmp.Or(l.Ratio, d.Ratio), RatioFrom: cmp.Or(l.RatioFrom, d.RatioFrom), Window: cmp.Or(l.Window, d.Window),
 		Entries: cmp.Or(l.Entries, d.Entries), Layers: cmp.Or(l.Layers, d.Layers), Memory: cmp.Or(l.Memory, d.Memory),
 		JSON: cmp.Or(l.JSON, d.JSON), ManifestJSON: cmp.Or(l.ManifestJSON, d.ManifestJSON),
-		Images: cmp.Or(l.Images, d.Images), LayersPerImage: cmp.Or(l.LayersPerImage, d.LayersPerImage),
+		Files: cmp.Or(l.Files, d.Files), Images: cmp.Or(l.Images, d.Images), LayersPerImage: cmp.Or(l.LayersPerImage, d.LayersPerImage),
 		Names: cmp.Or(l.Names, d.Names), IndexDepth: cmp.Or(l.IndexDepth, d.IndexDepth),
 	}
 }

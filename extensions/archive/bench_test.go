@@ -27,6 +27,8 @@ type nullStore struct {
 
 func (s nullStore) NewBatch(context.Context) (Batch, error) { return nullBatch{}, nil }
 
+func (s nullStore) CheckRoom(context.Context, string, int64) error { return nil }
+
 func (s nullStore) KnownLayers(context.Context, digest.Digest) ([]metadata.Layer, error) {
 	return s.known, nil
 }

@@ -31,8 +31,8 @@ type changesFixture struct {
 		New     engineAnswer `json:"docker_29"`
 	}
 	Options []struct {
-		Query    map[string]string
-		Old, New engineAnswer
+		Query map[string]string
+		New   engineAnswer `json:"docker_29"`
 	} `json:"import_options"`
 	Commit []struct {
 		Changes   []string

@@ -75,6 +75,8 @@ func (st *fakeStore) KnownLayers(_ context.Context, d digest.Digest) ([]metadata
 	return st.known[d], st.failing("known")
 }
 
+func (st *fakeStore) CheckRoom(context.Context, string, int64) error { return st.failing("room") }
+
 type fakeBatch struct {
 	st     *fakeStore
 	mine   []*fakeBlob

@@ -24,6 +24,7 @@ func (h *Handler) Routes(r *mux.Router) {
 	// PUT is there so that `curl -T image.tar` works.
 	r.Path("/archives/load").Methods(http.MethodPut, http.MethodPost).Handler(httpapi.Handle(h.load))
 	r.Path("/archives/save").Methods(http.MethodGet, http.MethodHead).Handler(httpapi.Handle(h.save))
+	r.Path("/archives/import").Methods(http.MethodPut, http.MethodPost).Handler(httpapi.Handle(h.importRootFS))
 }
 
 // load is docker load: the body is an archive.
@@ -47,6 +48,19 @@ func (h *Handler) save(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return d.Serve(w, r)
+}
+
+// importRootFS is docker import: the body is a root file system. The parameters
+// are those of Docker's POST /images/create?fromSrc=-.
+func (h *Handler) importRootFS(w http.ResponseWriter, r *http.Request) error {
+	query := r.URL.Query()
+	return h.receive(w, r, func(ctx context.Context, in incoming) (*Result, error) {
+		return h.s.Import(ctx, in.body, ImportRequest{
+			Repository: query.Get("repo"), Tag: query.Get("tag"), Message: query.Get("message"), Author: query.Get("author"),
+			Changes: query["changes"], Platform: query.Get("platform"),
+			Compression: query.Get("compression"), Size: in.size, Encodings: in.encodings, Progress: in.progress,
+		})
+	})
 }
 
 // incoming is what a request brings.

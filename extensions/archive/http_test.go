@@ -89,6 +89,47 @@ func TestHTTPLoad(t *testing.T) {
 	}
 }
 
+func TestHTTPImport(t *testing.T) {
+	t.Parallel()
+	reg := newRegistry(t)
+	target := strings.Replace(serve(t, reg.Service), "/load", "/import", 1)
+	rootFS := layerOf("x")
+	q := url.Values{
+		"repo": {"team/app"}, "tag": {"2"}, "message": {"as of today"}, "author": {"A <a@b>"}, "platform": {"linux/aarch64"},
+		"compression": {"none"}, "changes": {"CMD run", "ENV A=1\nUSER u"},
+	}
+	for _, method := range []string{http.MethodPut, http.MethodPost} {
+		status, answer := call(t, method, target+"?"+q.Encode(), bytes.NewReader(gz(rootFS)), "Content-Encoding", "gzip")
+		var got Result
+		if err := json.Unmarshal([]byte(answer), &got); err != nil || status != http.StatusCreated || len(got.Images) != 1 {
+			t.Fatalf("%s = %d %s", method, status, answer)
+		}
+		im := got.Images[0]
+		if im.Name != "team/app:2" || im.Platform != "linux/arm64" || im.Layers[0].Digest != sum(rootFS) || im.Layers[0].DiffID != sum(rootFS) || im.Warnings == nil {
+			t.Errorf("%s = %s", method, answer)
+		}
+		config := string(reg.config(t, "team/app", im))
+		for _, want := range []string{`"config":{"User":"u","Env":["A=1"],"Cmd":["/bin/sh","-c","run"]}`, `"comment":"as of today"`, `"author":"A \u003ca@b\u003e"`} {
+			if !strings.Contains(config, want) {
+				t.Errorf("config = %s, want %s", config, want)
+			}
+		}
+	}
+	status, answer := call(t, http.MethodPut, target+"?repo=team/app", bytes.NewReader(rootFS), "Accept", "application/x-ndjson")
+	lines := strings.Split(strings.TrimSpace(answer), "\n")
+	var last Result
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil || status != http.StatusCreated || len(last.Images) != 1 {
+		t.Fatalf("import = %d %s", status, answer)
+	}
+	if want := `{"status":"` + last.Images[0].ImageID + `"}`; lines[len(lines)-2] != want {
+		t.Errorf("line before the last = %s, want %s", lines[len(lines)-2], want)
+	}
+	status, answer = call(t, http.MethodPut, target+"?repo=team/app", bytes.NewReader(docker("a/b:1", rootFS).pack()))
+	if status != http.StatusUnprocessableEntity || !strings.Contains(answer, "use archives/load") {
+		t.Errorf("import of an archive = %d %s, want 422", status, answer)
+	}
+}
+
 func TestHTTPParameters(t *testing.T) {
 	t.Parallel()
 	reg := newRegistry(t)
@@ -134,9 +175,6 @@ func TestHTTPErrors(t *testing.T) {
 		if err := json.Unmarshal([]byte(answer), &got); err != nil || len(got.Errors) != 1 || got.Errors[0].Code != c.code || status != c.status {
 			t.Errorf("%s = %d %s, want %d %s", c.name, status, answer, c.status, c.code)
 		}
-	}
-	if status, _ := call(t, http.MethodGet, target, nil); status != http.StatusMethodNotAllowed {
-		t.Errorf("GET = %d, want 405", status)
 	}
 	// The length is not known: the limit is found while reading.
 	status, answer := call(t, http.MethodPut, target+"?namespace=team", io.MultiReader(bytes.NewReader(pack(text("a", noise(9<<20))))))
@@ -242,11 +280,14 @@ func TestHTTPExpectContinueIsRefusedBeforeTheBody(t *testing.T) {
 		s    *Service
 		want string
 	}{{denied.Service, "403"}, {tight.Service, "413"}} {
-		conn, path := dial(t, serve(t, c.s))
-		_, _ = fmt.Fprintf(conn, "PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\nExpect: 100-continue\r\n\r\n", path)
-		line, err := bufio.NewReader(conn).ReadString('\n')
-		if err != nil || !strings.Contains(line, c.want) {
-			t.Errorf("answer = %q, %v, want %s and no 100", line, err, c.want)
+		for _, route := range []string{"/load?namespace=team", "/import?repo=team/app"} {
+			conn, path := dial(t, serve(t, c.s))
+			path = strings.Replace(path, "/load?namespace=team", route, 1)
+			_, _ = fmt.Fprintf(conn, "PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\nExpect: 100-continue\r\n\r\n", path)
+			line, err := bufio.NewReader(conn).ReadString('\n')
+			if err != nil || !strings.Contains(line, c.want) {
+				t.Errorf("%s: answer = %q, %v, want %s and no 100", route, line, err, c.want)
+			}
 		}
 	}
 }

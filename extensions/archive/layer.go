@@ -136,6 +136,45 @@ func (in *intake) layer(ctx context.Context, f *file, body *entryReader) error {
 	return j.finish(p)
 }
 
+// whole takes in a stream that is one layer, plain, and shows its entries to c.
+// It reads on only while there is nothing wrong with the layer.
+func (in *intake) whole(ctx context.Context, f *file, src io.Reader, c layer.Collector) (err error) {
+	p := plan{raw: in.compression == uncompressed}
+	j := &job{in: in, f: f, check: layer.NewIndexer(nil, c)}
+	defer j.abandon()
+	if p.raw {
+		j.raw, err = in.create(ctx, "")
+	} else {
+		p.packed, j.hash = in.compression, sha256.New()
+		j.packed, err = in.create(ctx, p.packed)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := j.pump(whileGood{src, j.check}, j.raw, j.packed); err != nil {
+		return err
+	}
+	if err := j.finish(p); err != nil || f.notLayer == "" {
+		return err
+	}
+	return brokenRootFS(f.notLayer)
+}
+
+// whileGood ends where a layer turns out to be none.
+type whileGood struct {
+	r     io.Reader
+	check *layer.Indexer
+}
+
+func (g whileGood) Read(p []byte) (int, error) {
+	if err := g.check.Broken(); err != nil {
+		return 0, brokenRootFS(err.Error())
+	}
+	return g.r.Read(p)
+}
+
+func brokenRootFS(why string) error { return invalid("the root file system is broken: %s", why) }
+
 // opaque stages a large file that is no layer: an artifact may name it.
 func (in *intake) opaque(ctx context.Context, f *file, body *entryReader) error {
 	f.notLayer = "it is not a tar archive"

@@ -87,7 +87,7 @@ func (s *Service) Load(ctx context.Context, body io.Reader, q LoadRequest) (*Res
 		return nil, tooLarge("the archive has %d bytes, at most %d are allowed", q.Size, s.o.Limits.Archive)
 	}
 	l := &loading{
-		s: s, nm: nm, report: &reporter{send: q.Progress}, c: newContents(), staged: map[digest.Digest]bool{},
+		s: s, nm: nm, report: &reporter{send: q.Progress}, c: newContents(),
 		src: &source{ctx: ctx, r: body, max: s.o.Limits.Archive},
 	}
 	return l.run(ctx, q)
@@ -120,8 +120,6 @@ type loading struct {
 	c      *contents
 	batch  Batch
 	report *reporter
-
-	staged map[digest.Digest]bool // blobs of memory that are in the batch
 }
 
 func (l *loading) run(ctx context.Context, q LoadRequest) (_ *Result, err error) {
@@ -197,6 +195,7 @@ func (l *loading) puts(ctx context.Context, images []*image, targets map[*image]
 	var puts []storage.ManifestPut
 	at := map[key]int{}
 	allowed := map[string]bool{}
+	each := newPuts(l.batch)
 	for _, im := range images {
 		all := im.all()
 		for _, t := range targets[im] {
@@ -210,11 +209,11 @@ func (l *loading) puts(ctx context.Context, images []*image, targets map[*image]
 				k := key{t.repository, m.desc.Digest}
 				i, ok := at[k]
 				if !ok {
-					put, err := l.put(ctx, m)
+					put, err := each.of(ctx, m)
 					if err != nil {
 						return nil, err
 					}
-					put.Repository, put.By = t.repository, p.Name
+					put.Repository, put.By, put.Via = t.repository, p.Name, "load"
 					i, at[k] = len(puts), len(puts)
 					puts = append(puts, put)
 				}
@@ -230,23 +229,31 @@ func (l *loading) puts(ctx context.Context, images []*image, targets map[*image]
 	return puts, nil
 }
 
-// put is one manifest with its blobs; those that are in memory are staged.
-func (l *loading) put(ctx context.Context, m *manifest) (storage.ManifestPut, error) {
-	put := storage.ManifestPut{MediaType: m.desc.MediaType, Payload: m.payload, Via: "load", AllowMissing: m.sparse}
+// puts makes what a batch commits of manifests.
+type puts struct {
+	batch  Batch
+	staged map[digest.Digest]bool // blobs of memory that are in the batch
+}
+
+func newPuts(b Batch) *puts { return &puts{b, map[digest.Digest]bool{}} }
+
+// of is one manifest with its blobs; those that are in memory are staged.
+func (ps *puts) of(ctx context.Context, m *manifest) (storage.ManifestPut, error) {
+	put := storage.ManifestPut{MediaType: m.desc.MediaType, Payload: m.payload, AllowMissing: m.sparse}
 	for _, b := range m.blobs {
-		if b.data != nil && !l.staged[b.desc.Digest] {
-			if err := l.stage(ctx, b.data); err != nil {
+		if b.data != nil && !ps.staged[b.desc.Digest] {
+			if err := ps.stage(ctx, b.data); err != nil {
 				return put, err
 			}
-			l.staged[b.desc.Digest] = true
+			ps.staged[b.desc.Digest] = true
 		}
 		put.Blobs = append(put.Blobs, storage.BlobLink{Descriptor: b.desc, DiffID: b.diffID, Compression: b.compression})
 	}
 	return put, nil
 }
 
-func (l *loading) stage(ctx context.Context, data []byte) error {
-	w, err := l.batch.Create(ctx)
+func (ps *puts) stage(ctx context.Context, data []byte) error {
+	w, err := ps.batch.Create(ctx)
 	if err != nil {
 		return fmt.Errorf("stage a config: %w", err)
 	}

@@ -58,6 +58,26 @@ func (r *reporter) passed(f *file, n int64) {
 	r.send(Message{Status: "Loading layer", ID: f.shortID(), Progress: &Progress{n, f.size}})
 }
 
+// importing tells that n bytes of a body of total have passed, 0 or less where
+// that is not known, as docker import tells of what it downloads.
+func (r *reporter) importing(n, total int64) {
+	if r.send == nil {
+		return
+	}
+	if now := time.Now(); now.Sub(r.last) >= reportEvery {
+		r.last = now
+		r.send(Message{Status: "Importing", Progress: &Progress{n, max(total, 0)}})
+	}
+}
+
+// made tells of an image that was made, by its ID, as docker import and commit
+// do.
+func (r *reporter) made(im Image) {
+	if r.send != nil {
+		r.send(Message{Status: im.ImageID})
+	}
+}
+
 func (r *reporter) known(f *file) {
 	if r.send != nil {
 		r.send(Message{Status: "Layer already exists", ID: f.shortID()})

@@ -18,6 +18,9 @@ type Store interface {
 	NewBatch(ctx context.Context) (Batch, error)
 	// KnownLayers returns the stored forms of the layer with this diffID.
 	KnownLayers(ctx context.Context, diffID digest.Digest) ([]metadata.Layer, error)
+	// CheckRoom refuses what is known not to fit into the namespace, or on the
+	// disk, before it comes.
+	CheckRoom(ctx context.Context, namespace string, n int64) error
 	Images
 }
 

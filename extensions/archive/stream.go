@@ -168,9 +168,9 @@ func refuseOther(head []byte) error {
 	case layer.IsTar(head):
 		return nil
 	case bytes.HasPrefix(head, []byte("PK\x03\x04")):
-		return invalid("this is a zip file: send the tar that docker save writes")
+		return invalid("this is a zip file and not a tar archive")
 	case bytes.HasPrefix(head, []byte("7z\xbc\xaf\x27\x1c")), bytes.HasPrefix(head, []byte("Rar!")):
-		return invalid("this is a 7z or rar file: send the tar that docker save writes")
+		return invalid("this is a 7z or rar file and not a tar archive")
 	case bytes.HasPrefix(head, []byte{0x04, 0x22, 0x4d, 0x18}), bytes.HasPrefix(head, []byte{0x1f, 0x9d}):
 		return invalid("the archive is compressed with lz4 or compress: use gzip, zstd, xz, bzip2 or none")
 	case strings.HasPrefix(text, "{"), strings.HasPrefix(text, "["), strings.HasPrefix(text, "<"):

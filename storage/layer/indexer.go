@@ -85,6 +85,10 @@ func (ix *Indexer) Close() error {
 	return ix.tarErr
 }
 
+// Broken returns what is already known to be wrong with the layer: there is no
+// need to write more of it.
+func (ix *Indexer) Broken() error { return ix.tarErr }
+
 // Err returns why there is no whole index of a good layer: the error of the
 // writer that NewIndexer got. Call it after Close.
 func (ix *Indexer) Err() error { return ix.indexErr }
