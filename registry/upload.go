@@ -56,7 +56,7 @@ func (g *Registry) mount(rq *request, from string, dgst digest.Digest) (bool, er
 	sources := []string{from}
 	if from == "" { // distribution spec 1.1, "Mounting a blob from another repository": the registry may look itself
 		var err error
-		if sources, err = g.store.BlobSources(rq.Context(), dgst, maxSources); err != nil {
+		if sources, err = g.store.BlobSources(rq.Context(), dgst, tarport.Namespace(rq.repository), maxSources); err != nil {
 			return false, err
 		}
 	}

@@ -114,10 +114,23 @@ func (s *Store) MountBlob(ctx context.Context, from, to string, dgst digest.Dige
 	return b, err
 }
 
-// BlobSources lists at most n repositories that link a blob. The caller asks of
+// BlobSources lists at most n repositories that link a blob, those of the
+// namespace first. The caller asks of
 // each whether the client may know.
-func (s *Store) BlobSources(ctx context.Context, dgst digest.Digest, n int) ([]string, error) {
-	return s.db.BlobSources(ctx, dgst, n)
+func (s *Store) BlobSources(ctx context.Context, dgst digest.Digest, namespace string, n int) ([]string, error) {
+	return s.db.BlobSources(ctx, dgst, namespace, n)
+}
+
+// LayerForms returns the stored forms of the layer with this diffID. It does not
+// look whether their bytes are whole, nor keep them.
+func (s *Store) LayerForms(ctx context.Context, diffID digest.Digest) ([]metadata.Layer, error) {
+	return s.db.KnownLayers(ctx, diffID)
+}
+
+// KnownDiffID returns the layer that a blob is, its size left out; false where
+// the registry has not decompressed and hashed it.
+func (s *Store) KnownDiffID(ctx context.Context, dgst digest.Digest) (metadata.Layer, bool, error) {
+	return s.db.KnownDiffID(ctx, dgst)
 }
 
 // DeleteBlob takes a blob out of a repository; its bytes go when nobody needs

@@ -67,7 +67,7 @@ func TestAMountLinksABlobThatTheSourceLinks(t *testing.T) {
 			_, err = s.MountBlob(t.Context(), from, "g/h", d)
 			wantCode(t, "MountBlob from "+from, err, tarport.BlobUnknown)
 		}
-		sources, err := s.BlobSources(t.Context(), d, 10)
+		sources, err := s.BlobSources(t.Context(), d, "", 10)
 		check(t, "BlobSources", err)
 		if diff := cmp.Diff([]string{"a/b", "c/d"}, sources); diff != "" {
 			t.Errorf("BlobSources (-want +got):\n%s", diff)

@@ -47,6 +47,7 @@ GET    /api/openapi.yaml                                 anyone   200
 HEAD   /api/openapi.yaml                                 anyone   200
 PUT    /api/v1/archives/load                             push     201 201 ?namespace={ns} {archive}
 POST   /api/v1/archives/load                             push     201 201 ?namespace={ns}&repo=app&tag=v2 {archive}
+POST   /api/v1/archives/missing                          push     200 200 ?namespace={ns} {"diff_ids":[],"digests":["{digest}"]}
 OPTIONS /api/v1/uploads                                  login    204
 GET    /api/v1/uploads                                   login    200
 POST   /api/v1/uploads                                   upload   201     bytes

@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"errors"
 	"path"
 	"regexp"
 	"strings"
@@ -116,8 +117,10 @@ func (c *contents) find(name string) (*file, error) {
 }
 
 func missing(name string) error {
-	return invalid("%s is not in the archive", quoted(name))
+	return invalid("%s is not in the archive", quoted(name)).Because(errMissing)
 }
+
+var errMissing = errors.New("the archive has no such entry")
 
 // metadata returns a file that says what is in the archive; nil where there is
 // none. It must be a regular one, once.

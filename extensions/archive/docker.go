@@ -141,6 +141,9 @@ func (r *resolver) item(it dockerItem) (*manifest, error) {
 
 func (r *resolver) itemLayer(path string, want digest.Digest) (blob, error) {
 	f, err := r.c.find(path)
+	if errors.Is(err, errMissing) && r.lender != nil {
+		return r.lender.layer(want)
+	}
 	if err != nil {
 		return blob{}, err
 	}

@@ -1,9 +1,11 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 
 	"github.com/gorilla/mux"
@@ -21,6 +23,7 @@ func NewHandler(s *Service) *Handler { return &Handler{s} }
 
 // Routes adds the routes to r, which is the router of /api/v1.
 func (h *Handler) Routes(r *mux.Router) {
+	r.Path("/archives/missing").Methods(http.MethodPost).Handler(httpapi.Handle(h.missing))
 	// PUT is there so that `curl -T image.tar` works.
 	r.Path("/archives/load").Methods(http.MethodPut, http.MethodPost).Handler(httpapi.Handle(h.load))
 	r.Path("/archives/save").Methods(http.MethodGet, http.MethodHead).Handler(httpapi.Handle(h.save))
@@ -30,10 +33,14 @@ func (h *Handler) Routes(r *mux.Router) {
 // load is docker load: the body is an archive.
 func (h *Handler) load(w http.ResponseWriter, r *http.Request) error {
 	query := r.URL.Query()
+	partial, err := strconv.ParseBool(cmp.Or(query.Get("partial"), "false"))
+	if err != nil {
+		return tarport.Errorf(tarport.Invalid, "partial must be true or false")
+	}
 	return h.receive(w, r, func(ctx context.Context, in incoming) (*Result, error) {
 		return h.s.Load(ctx, in.body, LoadRequest{
 			Namespace: query.Get("namespace"), Repository: query.Get("repo"), Tag: query.Get("tag"), Rename: query["rename"],
-			Compression: query.Get("compression"), Size: in.size, Encodings: in.encodings, Progress: in.progress,
+			Compression: query.Get("compression"), Partial: partial, Size: in.size, Encodings: in.encodings, Progress: in.progress,
 		})
 	})
 }

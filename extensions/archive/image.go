@@ -40,6 +40,7 @@ type blob struct {
 	compression string        // of layers
 	data        []byte        // of a blob that is not in the batch yet
 	file        *file         // where the archive has it as a file
+	lent        bool          // the archive lacks it, the registry has it; nobody has hashed the layer in it here
 }
 
 // layers are the manifest's blobs that are layers of an image.

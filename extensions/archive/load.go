@@ -25,6 +25,9 @@ type LoadRequest struct {
 	// Compression of plain layers: gzip, zstd, none. Where it is given, also
 	// manifests in the archive that pin plain layers are written anew.
 	Compression string
+	// Partial lets the archive lack layers that the registry has where the
+	// sender may pull them: see Missing.
+	Partial bool
 	// Size of the body where it is known, else 0 or less.
 	Size int64
 	// Encodings is how many compressions the transport added.
@@ -138,7 +141,11 @@ func (l *loading) run(ctx context.Context, q LoadRequest) (_ *Result, err error)
 	if err := ctx.Err(); err != nil {
 		return nil, err // the caller left with the last byte
 	}
-	images, err := l.c.resolve(l.s.o.Limits)
+	var lend *lender
+	if q.Partial {
+		lend = l.s.newLender(ctx, q.Namespace, q.Compression)
+	}
+	images, err := l.c.resolve(l.s.o.Limits, lend)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +159,7 @@ func (l *loading) run(ctx context.Context, q LoadRequest) (_ *Result, err error)
 	}
 	done, err := l.batch.Commit(ctx, puts)
 	if err != nil {
-		return nil, fmt.Errorf("commit %d manifests: %w", len(puts), err)
+		return nil, fmt.Errorf("commit %d manifests: %w", len(puts), lend.goneSince(err))
 	}
 	res := newResult(images, targets, done.Existed)
 	res.BytesRead = l.src.n
@@ -247,7 +254,11 @@ func (ps *puts) of(ctx context.Context, m *manifest) (storage.ManifestPut, error
 			}
 			ps.staged[b.desc.Digest] = true
 		}
-		put.Blobs = append(put.Blobs, storage.BlobLink{Descriptor: b.desc, DiffID: b.diffID, Compression: b.compression})
+		link := storage.BlobLink{Descriptor: b.desc, DiffID: b.diffID, Compression: b.compression}
+		if b.lent { // what it is was not seen here
+			link.DiffID, link.Compression = "", ""
+		}
+		put.Blobs = append(put.Blobs, link)
 	}
 	return put, nil
 }

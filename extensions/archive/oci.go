@@ -41,6 +41,11 @@ func isConfigType(t string) bool   { return t == ocispec.MediaTypeImageConfig ||
 // anywhere else it is an error.
 type absentError struct{ what string }
 
+func lacks(err error) bool {
+	_, ok := errors.AsType[*absentError](err)
+	return ok
+}
+
 func (e *absentError) Error() string { return e.what + " is not in the archive" }
 
 // document is a manifest or an index, read.
@@ -235,7 +240,11 @@ func (r *resolver) index(m *manifest, doc document, depth int) error {
 			}
 		} else { // BuildKit's caches are indexes of layers
 			var b blob
-			if b, err = r.blob(d, "the blob "+d.Digest.String()); err == nil {
+			what := "the blob " + d.Digest.String()
+			if b, err = r.blob(d, what); lacks(err) && r.lender != nil {
+				b, err = r.lender.blob(d, "", what)
+			}
+			if err == nil {
 				m.blobs = append(m.blobs, b)
 			}
 		}
@@ -309,14 +318,17 @@ func (r *resolver) image(m *manifest, doc document, depth int) error {
 // no layer of an image.
 func (r *resolver) imageLayer(m *manifest, d ocispec.Descriptor, want digest.Digest, what string) error {
 	b, err := r.blob(d, what)
-	if _, absent := errors.AsType[*absentError](err); absent && isForeign(d.MediaType) {
+	absent := lacks(err)
+	if absent && isForeign(d.MediaType) {
 		m.warnings = append(m.warnings, what+" is elsewhere by its type ("+d.MediaType+") and not in the archive")
 		return nil
+	} else if absent && r.lender != nil {
+		b, err = r.lender.blob(d, want, what)
 	}
 	if err != nil {
 		return err
 	}
-	if want == "" {
+	if want == "" || b.lent {
 		if b.file != nil && b.file.raw == nil && b.data == nil {
 			return invalid("%s was to be compressed, but its manifest is no image: load it without compression=", what)
 		}

@@ -190,24 +190,8 @@ func (v *saving) toGzip(ctx context.Context, repository string, d ocispec.Descri
 // from; "" for none. A diffID is what the config of an image claims: it proves
 // no right to the layer.
 func (v *saving) readable(ctx context.Context, repository string, d digest.Digest) (string, error) {
-	const most = 100
-	list, err := v.s.o.Store.BlobSources(ctx, d, most)
-	if err != nil {
-		return "", err
-	}
-	for _, r := range append([]string{repository}, list...) {
-		err := v.s.o.Access.Authorize(ctx, tarport.PrincipalFrom(ctx), tarport.Pull, r)
-		if err == nil {
-			_, err = v.s.o.Store.Blob(ctx, r, d)
-		}
-		if err == nil {
-			return r, nil
-		}
-		if tarport.ErrorCode(err) == tarport.Internal {
-			return "", err
-		}
-	}
-	return "", nil
+	in, _, err := v.s.readable(ctx, d, tarport.Namespace(repository), map[string]bool{}, repository)
+	return in, err
 }
 
 // forms remembers what the gzip form of zstd blobs is. The zero value is ready.

@@ -16,6 +16,7 @@ import (
 type resolver struct {
 	c       *contents
 	limits  Limits
+	lender  *lender // of the layers that the archive lacks; nil where it must have all
 	seen    map[digest.Digest]*manifest
 	absent  map[digest.Digest]*absentError // manifests of which parts are not there
 	configs map[*file]imageConfig
@@ -33,9 +34,9 @@ type resolver struct {
 // kept to the byte. manifest.json adds the images that only it has (docker 25
 // to 29 leave untagged ones out of index.json) and names. Where both give one
 // name to two images the archive is refused: two readers would see two images.
-func (c *contents) resolve(l Limits) ([]*image, error) {
+func (c *contents) resolve(l Limits, lender *lender) ([]*image, error) {
 	r := &resolver{
-		c: c, limits: l, seen: map[digest.Digest]*manifest{}, absent: map[digest.Digest]*absentError{},
+		c: c, limits: l, lender: lender, seen: map[digest.Digest]*manifest{}, absent: map[digest.Digest]*absentError{},
 		configs:  map[*file]imageConfig{},
 		byDigest: map[digest.Digest]*image{}, byName: map[string]*image{}, byConfig: map[string]*image{}, below: map[digest.Digest]bool{},
 	}

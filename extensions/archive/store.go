@@ -36,8 +36,13 @@ type Images interface {
 	// system.
 	OpenBlob(ctx context.Context, repository string, dgst digest.Digest) (io.ReadSeekCloser, metadata.Blob, error)
 	// BlobSources lists at most n repositories that have a blob, whoever may
-	// know of them.
-	BlobSources(ctx context.Context, dgst digest.Digest, n int) ([]string, error)
+	// know of them, those of the namespace first.
+	BlobSources(ctx context.Context, dgst digest.Digest, namespace string, n int) ([]string, error)
+	// LayerForms is KnownLayers without a look at their bytes; it does not keep
+	// them.
+	LayerForms(ctx context.Context, diffID digest.Digest) ([]metadata.Layer, error)
+	// KnownDiffID returns the layer that a blob is, where that is known.
+	KnownDiffID(ctx context.Context, dgst digest.Digest) (metadata.Layer, bool, error)
 }
 
 // Batch is what one archive brings. See storage.Batch.

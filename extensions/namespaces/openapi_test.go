@@ -59,7 +59,7 @@ func TestOpenAPIDescribesTheTypes(t *testing.T) {
 		"Rule": namespaces.Rule{}, "NewRule": namespaces.NewRule{}, "Repository": namespaces.Repository{}, "RepositoryPatch": namespaces.RepositoryPatch{},
 		"Event": namespaces.Event{}, "Recounted": namespaces.Recounted{}, "Bytes": namespaces.Bytes{},
 		"Loaded": archive.Result{}, "Manifest": archive.Manifest{}, "Layer": archive.Layer{},
-		"Upload": uploads.Upload{},
+		"Upload": uploads.Upload{}, "Layers": archive.Layers{},
 	} {
 		s := schemaOf(t, d, name)
 		all, always := members(reflect.TypeOf(v))

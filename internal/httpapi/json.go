@@ -36,7 +36,12 @@ func WriteJSON(w http.ResponseWriter, status int, v any) error {
 // ReadJSON decodes the body, one JSON value of at most MaxJSON bytes, into v.
 // An unknown field is an error that names it.
 func ReadJSON(w http.ResponseWriter, r *http.Request, v any) error {
-	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, MaxJSON))
+	return ReadLargeJSON(w, r, v, MaxJSON)
+}
+
+// ReadLargeJSON is ReadJSON with another limit.
+func ReadLargeJSON(w http.ResponseWriter, r *http.Request, v any, most int64) error {
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, most))
 	d.DisallowUnknownFields()
 	err := d.Decode(v)
 	if err == nil {

@@ -47,13 +47,15 @@ const (
 	unlinkRepository = `DELETE FROM blob_links WHERE repository_id = $1
 		RETURNING namespace_id, counted, digest, (SELECT size FROM blobs b WHERE b.digest = blob_links.digest)`
 	selectSources = `SELECT r.name FROM blob_links l JOIN blobs b ON b.digest = l.digest AND b.state = 'live'
-		JOIN repositories r ON r.id = l.repository_id WHERE l.digest = $1 ORDER BY r.name LIMIT $2`
+		JOIN repositories r ON r.id = l.repository_id JOIN namespaces n ON n.id = r.namespace_id
+		WHERE l.digest = $1 ORDER BY CASE WHEN n.name = $2 THEN 0 ELSE 1 END, r.name LIMIT $3`
 	referencedIn = `SELECT r.manifest FROM manifest_references r WHERE r.repository_id = $1 AND r.digest = $2 LIMIT 1`
 
 	insertDiffID   = `INSERT INTO diff_ids (diff_id, digest, compression) VALUES ($1, $2, $3) ON CONFLICT (diff_id, digest) DO NOTHING`
 	rememberDiffID = `INSERT INTO diff_ids (diff_id, digest, compression)
 		SELECT $1, b.digest, $3 FROM blobs b WHERE b.digest = $2 AND b.state = 'live' ON CONFLICT (diff_id, digest) DO NOTHING`
 	knowsDiffID   = `SELECT 1 FROM diff_ids WHERE diff_id = $1 LIMIT 1`
+	selectDiffID  = `SELECT diff_id, compression FROM diff_ids WHERE digest = $1 LIMIT 1`
 	selectDiffIDs = `SELECT d.digest, b.size, d.compression FROM diff_ids d
 		JOIN blobs b ON b.digest = d.digest AND b.state = 'live' WHERE d.diff_id = $1 ORDER BY d.digest`
 
@@ -191,9 +193,10 @@ func (db *DB) MountBlob(ctx context.Context, from, to string, dgst digest.Digest
 	return b, nil
 }
 
-// BlobSources lists at most n repositories that link a blob.
-func (db *DB) BlobSources(ctx context.Context, dgst digest.Digest, n int) ([]string, error) {
-	return all(ctx, db.view(), scanOne[string], selectSources, dgst.String(), n)
+// BlobSources lists at most n repositories that link a blob, those of the
+// namespace first.
+func (db *DB) BlobSources(ctx context.Context, dgst digest.Digest, namespace string, n int) ([]string, error) {
+	return all(ctx, db.view(), scanOne[string], selectSources, dgst.String(), namespace, n)
 }
 
 // UnlinkBlob takes a blob out of a repository. CONFLICT where a manifest there
@@ -293,6 +296,16 @@ func (db *DB) KnowsLayer(ctx context.Context, diffID digest.Digest) (bool, error
 		return false, fmt.Errorf("look up layer %s: %w", diffID, err)
 	}
 	return known, nil
+}
+
+// KnownDiffID returns the layer that a blob is, its size left out; false where
+// the registry has not decompressed and hashed it.
+func (db *DB) KnownDiffID(ctx context.Context, dgst digest.Digest) (l Layer, known bool, err error) {
+	l.Digest = dgst
+	if known, err = db.view().row(ctx, selectDiffID, []any{dgst.String()}, &l.DiffID, &l.Compression); err != nil {
+		err = fmt.Errorf("look up the diffID of %s: %w", dgst, err)
+	}
+	return l, known, err
 }
 
 // MarkGoing marks a blob whose lease ended before now and that nothing

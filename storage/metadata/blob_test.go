@@ -65,6 +65,7 @@ func TestABlobPushedAgainGetsANewLeaseAndStaysOne(t *testing.T) {
 		db.clock.advance(time.Minute)
 		db.pushBlob(t, "a/b", "content", time.Hour)
 		db.pushBlob(t, "a/c", "content", time.Hour)
+		db.pushBlob(t, "b/a", "content", time.Hour)
 		if got, want := db.blobLease(t, d), db.clock.in(time.Hour); !got.Equal(want) {
 			t.Errorf("lease = %v, want %v", got, want)
 		}
@@ -73,15 +74,15 @@ func TestABlobPushedAgainGetsANewLeaseAndStaysOne(t *testing.T) {
 		if diff := cmp.Diff([]digest.Digest{d}, list); diff != "" {
 			t.Errorf("Blobs (-want +got):\n%s", diff)
 		}
-		sources, err := db.BlobSources(t.Context(), d, 10)
+		sources, err := db.BlobSources(t.Context(), d, "", 10)
 		check(t, "BlobSources", err)
-		if diff := cmp.Diff([]string{"a/b", "a/c"}, sources); diff != "" {
+		if diff := cmp.Diff([]string{"a/b", "a/c", "b/a"}, sources); diff != "" {
 			t.Errorf("BlobSources (-want +got):\n%s", diff)
 		}
-		sources, err = db.BlobSources(t.Context(), d, 1)
+		sources, err = db.BlobSources(t.Context(), d, "b", 1)
 		check(t, "BlobSources", err)
-		if len(sources) != 1 {
-			t.Errorf("BlobSources(1) = %v, want one", sources)
+		if diff := cmp.Diff([]string{"b/a"}, sources); diff != "" {
+			t.Errorf("BlobSources of b (-want +got):\n%s", diff)
 		}
 	})
 }
@@ -240,7 +241,7 @@ func TestAGoingBlobIsAbsentToEverybodyAndAPushMeetsErrGoing(t *testing.T) {
 		_, err = db.MountBlob(t.Context(), "a/b", "a/c", d, db.clock.in(grace))
 		wantCode(t, "MountBlob", err, tarport.BlobUnknown)
 		check(t, "RenewLease", db.RenewLease(t.Context(), d, db.clock.in(grace)))
-		sources, err := db.BlobSources(t.Context(), d, 10)
+		sources, err := db.BlobSources(t.Context(), d, "", 10)
 		check(t, "BlobSources", err)
 		layers, err := db.KnownLayers(t.Context(), layer.DiffID)
 		check(t, "KnownLayers", err)
