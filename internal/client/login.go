@@ -41,7 +41,7 @@ type tokenAnswer struct {
 // Login checks a password with the server, and returns what is to be kept of
 // it: an identity token, or the password where the server has none to give.
 func (c *Client) Login(ctx context.Context, user string, password tarport.Secret) (Credential, error) {
-	answer, err := c.askToken(ctx, url.Values{
+	answer, err := c.askToken(ctx, apiScope, url.Values{
 		"grant_type": {"password"}, "username": {user}, "password": {password.Reveal()}, "access_type": {"offline"},
 	})
 	if err != nil {
@@ -53,9 +53,9 @@ func (c *Client) Login(ctx context.Context, user string, password tarport.Secret
 	return Credential{User: user, Identity: answer.RefreshToken}, nil
 }
 
-func (c *Client) askToken(ctx context.Context, form url.Values) (answer tokenAnswer, err error) {
+func (c *Client) askToken(ctx context.Context, scope string, form url.Values) (answer tokenAnswer, err error) {
 	form.Set("client_id", dockerID)
-	form.Set("scope", apiScope)
+	form.Set("scope", scope)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.base.String()+"/auth/token", strings.NewReader(form.Encode()))
 	if err != nil {
 		return answer, err
@@ -87,7 +87,7 @@ func (c *Client) authorize(ctx context.Context, req *http.Request) error {
 
 // renew gets a bearer token for the identity token.
 func (c *Client) renew(ctx context.Context) error {
-	answer, err := c.askToken(ctx, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {c.who.Identity.Reveal()}})
+	answer, err := c.askToken(ctx, apiScope, url.Values{"grant_type": {"refresh_token"}, "refresh_token": {c.who.Identity.Reveal()}})
 	if e, ok := errors.AsType[*Error](err); ok && e.Code == tarport.Unauthorized {
 		return fmt.Errorf("the login to %s has ended, log in again: tarport login %s", c.base.Host, c.base.Host)
 	}
