@@ -314,7 +314,7 @@ func sendOne(ctx context.Context, m *mover, name string, stdin io.Reader, job fu
 		if isTerminal(stdin) {
 			return nil, usageError{errors.New("standard input is a terminal: name a file, or pipe an archive in")}
 		}
-		return sendStream(ctx, m, "standard input", stdin, job)
+		return sendStream(ctx, m, stdin, job)
 	}
 	f, err := transfer.OpenFile(name)
 	if errors.Is(err, transfer.ErrNotRegular) {
@@ -323,7 +323,7 @@ func sendOne(ctx context.Context, m *mover, name string, stdin io.Reader, job fu
 			return nil, err
 		}
 		defer func() { _ = pipe.Close() }()
-		return sendStream(ctx, m, name, pipe, job)
+		return sendStream(ctx, m, pipe, job)
 	}
 	if err != nil {
 		return nil, err
@@ -336,10 +336,10 @@ func sendOne(ctx context.Context, m *mover, name string, stdin io.Reader, job fu
 	return m.File(ctx, j, f)
 }
 
-func sendStream(ctx context.Context, m *mover, name string, r io.Reader, job func(*transfer.File) (transfer.Job, error)) (*transfer.Outcome, error) {
+func sendStream(ctx context.Context, m *mover, r io.Reader, job func(*transfer.File) (transfer.Job, error)) (*transfer.Outcome, error) {
 	j, err := job(nil)
 	if err != nil {
 		return nil, err
 	}
-	return m.Stream(ctx, j, name, r)
+	return m.Stream(ctx, j, r)
 }

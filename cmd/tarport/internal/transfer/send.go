@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 
@@ -47,11 +49,9 @@ func (e *InterruptedError) Error() string {
 
 func (e *InterruptedError) Unwrap() error { return e.Err }
 
-// Stream sends what can be read once. Size is -1 where it is not known.
-func (m *Mover) Stream(ctx context.Context, job Job, name string, r io.Reader) (*Outcome, error) {
-	bar := m.o.Display.Bar(name, 0)
-	defer bar.Drop()
-	counted := &counter{r: bar.Reader(r)}
+// Stream sends what can be read once.
+func (m *Mover) Stream(ctx context.Context, job Job, r io.Reader) (*Outcome, error) {
+	counted := &counter{r: r}
 	res, err := m.post(ctx, job, job.Query, counted, -1)
 	return outcome(res, counted.n), err
 }
@@ -236,25 +236,28 @@ func (m *Mover) follow(r io.Reader) (res *archive.Result, err error) {
 	return res, err
 }
 
-// show shows one message.
+// show shows one message. Of the images that are made the result tells.
 func (m *Mover) show(bars map[string]*progress.Bar, msg archive.Message) {
-	switch p := msg.Progress; {
-	case msg.ID == "" && msg.Status != "":
-		m.o.Display.Say("%s", msg.Status)
-	case msg.ID == "": // of the images that are done the result tells
-	case p == nil:
+	label, p := cmp.Or(msg.ID, msg.Status), msg.Progress
+	switch {
+	case p == nil && msg.ID != "":
 		m.o.Display.Bar(msg.ID, 0).Done(msg.Status)
-	default:
-		b := bars[msg.ID]
-		if b == nil {
-			b = m.o.Display.Bar(msg.ID, p.Total)
-			bars[msg.ID] = b
-		}
-		b.Set(p.Current)
-		if p.Current >= p.Total {
-			b.Done(progress.Bytes(p.Total))
-			delete(bars, msg.ID)
-		}
+		return
+	case p == nil && msg.Status != "" && !strings.HasPrefix(msg.Status, "sha256:"):
+		m.o.Display.Say("%s", msg.Status)
+		return
+	case p == nil:
+		return
+	}
+	b := bars[label]
+	if b == nil {
+		b = m.o.Display.Bar(label, p.Total)
+		bars[label] = b
+	}
+	b.Set(p.Current)
+	if p.Total > 0 && p.Current >= p.Total {
+		b.Done(progress.Bytes(p.Total))
+		delete(bars, label)
 	}
 }
 
