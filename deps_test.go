@@ -37,7 +37,7 @@ var policy = map[string]allowed{
 	"internal/client":    {own: []string{""}},
 	"internal/tarball":   {modules: []string{godigest, imagespec, compress}},
 
-	"storage": {own: []string{"", "storage/metadata", "storage/layer"}, modules: []string{distribution, reference, godigest, imagespec, xsync, xsys}},
+	"storage": {own: []string{"", "storage/metadata", "storage/layer", "storage/layer/scan"}, modules: []string{distribution, reference, godigest, imagespec, xsync, xsys}},
 	"auth":    {own: []string{"", "storage/metadata", "internal/httpapi"}, modules: []string{"github.com/golang-jwt/jwt/v5", mux, xcrypto, xsync}},
 
 	"registry": {
@@ -59,6 +59,11 @@ var policy = map[string]allowed{
 		modules: []string{mux},
 	},
 
+	"extensions/scanner": {
+		own:     []string{"", "storage", "storage/metadata", "storage/layer/scan"},
+		modules: []string{godigest, xsync},
+	},
+
 	"cmd/tarport/internal/config": {own: []string{""}, modules: []string{distribution, yaml}},
 	"cmd/tarport/internal/server": {
 		own:     []string{"", "internal/httpapi", "cmd/tarport/internal/config"},
@@ -72,7 +77,7 @@ var policy = map[string]allowed{
 	},
 	"cmd/tarport": {
 		own: []string{
-			"", "storage", "storage/metadata", "auth", "registry", "extensions/archive", "extensions/namespaces", "extensions/uploads",
+			"", "storage", "storage/metadata", "auth", "registry", "extensions/archive", "extensions/namespaces", "extensions/scanner", "extensions/uploads",
 			"internal/httpapi", "internal/client",
 			"cmd/tarport/internal/config", "cmd/tarport/internal/progress", "cmd/tarport/internal/server", "cmd/tarport/internal/transfer",
 		},
@@ -158,7 +163,7 @@ func TestPolicyGoesOneWay(t *testing.T) {
 		"":                 0,
 		"storage/metadata": 1, "storage/layer": 1, "storage/layer/scan": 1, "internal/httpapi": 1, "internal/client": 1, "internal/tarball": 1,
 		"storage": 2, "auth": 2,
-		"registry": 3, "extensions/archive": 3, "extensions/namespaces": 3, "extensions/uploads": 3,
+		"registry": 3, "extensions/archive": 3, "extensions/namespaces": 3, "extensions/scanner": 3, "extensions/uploads": 3,
 		"cmd/tarport/internal/config": 4, "cmd/tarport/internal/docker": 4, "cmd/tarport/internal/progress": 4, "cmd/tarport/internal/server": 5, "cmd/tarport/internal/transfer": 5, "cmd/tarport": 6,
 		"internal/pgtest": 0, "internal/e2e": 0,
 	}

@@ -183,6 +183,7 @@ func (b *Batch) Commit(ctx context.Context, puts []ManifestPut) (CommitResult, e
 	for _, p := range puts {
 		b.s.changedRepository(p.Repository)
 	}
+	b.s.signalPushed()
 	return CommitResult{Existed: existed}, nil
 }
 

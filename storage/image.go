@@ -178,6 +178,7 @@ func (s *Store) describe(ctx context.Context, m *metadata.UnreadManifest) error 
 		s.o.Log.LogAttrs(ctx, slog.LevelError, "the config of an old image cannot be read", slog.String("repo", m.Repository), slog.Any("err", err))
 		return ctx.Err()
 	}
+	defer s.signalPushed()
 	return s.db.DescribeManifest(ctx, m.Repository, &row.Manifest, row.Image)
 }
 

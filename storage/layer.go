@@ -120,18 +120,19 @@ func (p *packedReader) Read(b []byte) (int, error) {
 
 // IndexLayer reads a stored layer to its end, makes its index and shows it to c,
 // which may be nil. It returns the diffID: what the bytes are and not what
-// anybody claims; the registry remembers it from then on. Errors are as
-// OpenLayer's. It does not ask who may read the blob.
-func (s *Store) IndexLayer(ctx context.Context, dgst digest.Digest, c layer.Collector) (digest.Digest, error) {
+// anybody claims; the registry remembers it from then on. The taps get the plain
+// bytes as they are read. Errors are as OpenLayer's. It does not ask who may read
+// the blob.
+func (s *Store) IndexLayer(ctx context.Context, dgst digest.Digest, c layer.Collector, taps ...io.Writer) (digest.Digest, error) {
 	r, err := s.OpenLayer(ctx, dgst)
 	if err != nil {
 		return "", err
 	}
-	diffID, err := s.indexLayer(ctx, dgst, r, c)
+	diffID, err := s.indexLayer(ctx, dgst, r, c, taps)
 	return diffID, errors.Join(err, r.Close())
 }
 
-func (s *Store) indexLayer(ctx context.Context, dgst digest.Digest, r *LayerReader, c layer.Collector) (digest.Digest, error) {
+func (s *Store) indexLayer(ctx context.Context, dgst digest.Digest, r *LayerReader, c layer.Collector, taps []io.Writer) (digest.Digest, error) {
 	x, err := s.NewIndex(ctx)
 	if err != nil {
 		return "", err
@@ -143,7 +144,8 @@ func (s *Store) indexLayer(ctx context.Context, dgst digest.Digest, r *LayerRead
 	}
 	ix := layer.NewIndexer(x, c)
 	defer ix.Abandon()
-	if _, err := io.CopyBuffer(io.MultiWriter(h, ix), r, make([]byte, 256<<10)); err != nil {
+	to := io.MultiWriter(append([]io.Writer{h, ix}, taps...)...)
+	if _, err := io.CopyBuffer(to, r, make([]byte, 256<<10)); err != nil {
 		return "", err
 	}
 	if err := ix.Close(); err != nil {

@@ -48,6 +48,7 @@ func (s *Store) PutManifest(ctx context.Context, p ManifestPut, dgst digest.Dige
 		return row.Manifest, err
 	}
 	s.changedRepository(p.Repository)
+	s.signalPushed()
 	return row.Manifest, nil
 }
 

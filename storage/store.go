@@ -76,7 +76,8 @@ type Store struct {
 	o     Options
 	began time.Time
 
-	rechecked sync.Map // the ids of upload sessions that Upload.recheck has read
+	pushed    chan struct{} // see Pushed
+	rechecked sync.Map      // the ids of upload sessions that Upload.recheck has read
 }
 
 // New returns a Store over an open database. It keeps the database; closing it
@@ -95,7 +96,7 @@ func New(o Options) (*Store, error) {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
-	s := &Store{db: o.DB, o: o, began: o.Now(), pulls: newPulls()}
+	s := &Store{db: o.DB, o: o, began: o.Now(), pulls: newPulls(), pushed: make(chan struct{}, 1)}
 	if o.Root != "" {
 		local, err := newLocalFiles(o.Root)
 		if err != nil {

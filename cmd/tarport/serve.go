@@ -30,6 +30,7 @@ import (
 	"github.com/tarport/tarport/cmd/tarport/internal/server"
 	"github.com/tarport/tarport/extensions/archive"
 	"github.com/tarport/tarport/extensions/namespaces"
+	"github.com/tarport/tarport/extensions/scanner"
 	"github.com/tarport/tarport/extensions/uploads"
 	"github.com/tarport/tarport/internal/httpapi"
 	"github.com/tarport/tarport/registry"
@@ -155,6 +156,10 @@ func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
 		return err
 	}
 	metrics := server.NewMetrics()
+	scan, err := s.newScanner(c, metrics)
+	if err != nil {
+		return err
+	}
 	pace := server.DefaultPace()
 	health := server.NewHealth(s.log, c.Distribution.Health,
 		server.Check{Name: "storage", Func: s.content.Check},
@@ -175,8 +180,28 @@ func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.content.Run(gctx) })
 	g.Go(func() error { return routes.auth.Run(gctx) })
+	if scan != nil {
+		g.Go(func() error { return scan.Run(gctx) })
+	}
 	g.Go(func() error { return server.New(gctx, o).Run(gctx) })
 	return g.Wait()
+}
+
+// newScanner returns what looks into layers; nil where nothing is to.
+func (s *stores) newScanner(c *config.Config, metrics *server.Metrics) (*scanner.Scanner, error) {
+	if !c.Tarport.Scan.Enabled {
+		return nil, nil
+	}
+	scan, err := scanner.New(scanner.Options{
+		Store: s.content, DB: s.db, Log: s.log,
+		Workers: c.Tarport.Scan.Concurrency,
+		Rate:    int64(c.Tarport.Scan.Rate),
+	})
+	if err != nil {
+		return nil, err
+	}
+	metrics.Layers(scan.Counts)
+	return scan, nil
 }
 
 // routes are all that the server has, but for the ones of its operation.

@@ -61,7 +61,8 @@ type Base struct {
 	Name           string // a code name, or what people call it
 	Libc           string
 	PackageManager string
-	Packages       int64
+	Packages       int64 // -1: unknown
+	Slim           bool  // a Debian without its documentation
 }
 
 // UnreadManifest is a manifest whose facts are not all recorded.
@@ -103,7 +104,7 @@ const (
 		WHERE repository_id = $1 AND digest = $2 AND kind = 'index' RETURNING size`
 
 	selectImage = `SELECT i.os, i.architecture, i.variant, i.os_version, i.created_at, i.author, i.message, COALESCE(i.config, ''), i.size,
-		i.scan, i.scan_reason, i.base_id, i.base_version, i.base_name, i.libc, i.package_manager, i.packages
+		i.scan, i.scan_reason, i.base_id, i.base_version, i.base_name, i.libc, i.package_manager, i.packages, i.slim
 		FROM repositories r JOIN images i ON i.repository_id = r.id AND i.digest = $2 WHERE r.name = $1`
 
 	selectUnread = `SELECT r.id, r.name, m.digest, m.media_type, m.payload FROM manifests m JOIN repositories r ON r.id = m.repository_id
@@ -210,7 +211,7 @@ func (db *DB) Image(ctx context.Context, repository string, dgst digest.Digest) 
 	var created *int64 // 1970 is a time
 	found, err := db.view().row(ctx, selectImage, []any{repository, dgst.String()},
 		&i.OS, &i.Architecture, &i.Variant, &i.OSVersion, &created, &i.Author, &i.Message, &i.Config, &i.Size,
-		&i.Scan, &i.ScanReason, &i.Base.ID, &i.Base.Version, &i.Base.Name, &i.Base.Libc, &i.Base.PackageManager, &i.Base.Packages)
+		&i.Scan, &i.ScanReason, &i.Base.ID, &i.Base.Version, &i.Base.Name, &i.Base.Libc, &i.Base.PackageManager, &i.Base.Packages, &i.Base.Slim)
 	if err != nil {
 		return i, fmt.Errorf("look up image %s: %w", dgst, err)
 	}

@@ -45,11 +45,37 @@ type Base struct {
 
 // Merge tells what the layers make, the lowest first.
 func Merge(layers []Layer) Image {
-	root := &dir{}
+	var m Merger
 	for i := range layers {
-		root.apply(&layers[i])
+		m.Add(&layers[i])
 	}
-	s := system{root}
+	return m.Image()
+}
+
+// Merger is Merge for one layer at a time, so that not all of them are in
+// memory at once. Its zero value is an image without layers.
+type Merger struct {
+	root dir
+	size int
+}
+
+// maxMerged is how much of all layers together is looked at: no real image has
+// a hundredth of it.
+const maxMerged = 64 << 20
+
+// Add lays a layer over those that were added before. The Merger keeps it.
+func (m *Merger) Add(l *Layer) {
+	for i := range l.Marks {
+		m.size += l.Marks[i].size()
+	}
+	if m.size <= maxMerged {
+		m.root.apply(l)
+	}
+}
+
+// Image tells what the layers make.
+func (m *Merger) Image() Image {
+	s := system{&m.root}
 	managers := s.managers()
 	var img Image
 	img.Base = s.base(managers)

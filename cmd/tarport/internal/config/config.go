@@ -57,6 +57,7 @@ type Tarport struct {
 	Tokens         Tokens         `yaml:"tokens"`
 	Storage        Storage        `yaml:"storage"`
 	Audit          Audit          `yaml:"audit"`
+	Scan           Scan           `yaml:"scan"`
 }
 
 // Database says where the metadata lies.
@@ -80,6 +81,13 @@ type Storage struct {
 // Audit says how long events are kept.
 type Audit struct {
 	Retention Duration `yaml:"retention"`
+}
+
+// Scan says how layers are looked into.
+type Scan struct {
+	Enabled     bool `yaml:"enabled"`
+	Concurrency int  `yaml:"concurrency"` // layers at once
+	Rate        Size `yaml:"rate"`        // plain bytes a second of each; 0: no limit
 }
 
 // Blobs says how long a blob lives that nothing refers to.
@@ -147,6 +155,7 @@ func defaults() Tarport {
 		Tokens:     Tokens{KeyRotation: Duration(720 * time.Hour)},
 		Storage:    Storage{MinFree: 1 << 30},
 		Audit:      Audit{Retention: Duration(365 * 24 * time.Hour)},
+		Scan:       Scan{Enabled: true, Concurrency: 1, Rate: 64 << 20},
 	}
 }
 

@@ -31,6 +31,7 @@ func TestDefaultsServeWithNothingConfigured(t *testing.T) {
 		Tokens:     Tokens{KeyRotation: Duration(720 * time.Hour)},
 		Storage:    Storage{MinFree: 1 << 30},
 		Audit:      Audit{Retention: Duration(8760 * time.Hour)},
+		Scan:       Scan{Enabled: true, Concurrency: 1, Rate: 64 << 20},
 		Manifests:  Manifests{Sparse: false},
 	}
 	if diff := cmp.Diff(want, c.Tarport); diff != "" {
@@ -289,6 +290,7 @@ func TestTarportVariablesOverride(t *testing.T) {
 		"TARPORT_ADMIN_PASSWORD=x", "TARPORT_CONFIG=y", "TARPORT_PORT_5000_TCP=tcp://1.2.3.4:5000", "TARPORT_SERVICE_HOST=1.2.3.4",
 		"TARPORT_NAMESPACES_AUTO_CREATE=false", "TARPORT_NAMESPACES_CREATE_BY=admins", "TARPORT_NAMESPACES_PERSONAL=true",
 		"TARPORT_TOKENS_KEY_ROTATION=2h", "TARPORT_STORAGE_MIN_FREE=0", "TARPORT_AUDIT_RETENTION=48h",
+		"TARPORT_SCAN_ENABLED=false", "TARPORT_SCAN_CONCURRENCY=3", "TARPORT_SCAN_RATE=0",
 		"TARPORT_PUBLICURL=typo",
 	})
 	if err != nil {
@@ -306,6 +308,7 @@ func TestTarportVariablesOverride(t *testing.T) {
 		Tokens:         Tokens{KeyRotation: Duration(2 * time.Hour)},
 		Storage:        Storage{MinFree: 0},
 		Audit:          Audit{Retention: Duration(48 * time.Hour)},
+		Scan:           Scan{Concurrency: 3, Rate: 0},
 	}
 	if diff := cmp.Diff(want, c.Tarport, cmp.Comparer(func(a, b tarport.Secret) bool { return a == b })); diff != "" {
 		t.Errorf("parse() differs (-want +got):\n%s", diff)

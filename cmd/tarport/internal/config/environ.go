@@ -38,6 +38,9 @@ var overrides = []struct {
 	{"TARPORT_NAMESPACES_PERSONAL", func(t *Tarport) any { return &t.Namespaces.Personal }},
 	{"TARPORT_STORAGE_MIN_FREE", func(t *Tarport) any { return &t.Storage.MinFree }},
 	{"TARPORT_AUDIT_RETENTION", func(t *Tarport) any { return &t.Audit.Retention }},
+	{"TARPORT_SCAN_ENABLED", func(t *Tarport) any { return &t.Scan.Enabled }},
+	{"TARPORT_SCAN_CONCURRENCY", func(t *Tarport) any { return &t.Scan.Concurrency }},
+	{"TARPORT_SCAN_RATE", func(t *Tarport) any { return &t.Scan.Rate }},
 	{"TARPORT_TOKENS_KEY_ROTATION", func(t *Tarport) any { return &t.Tokens.KeyRotation }},
 }
 

@@ -229,6 +229,8 @@ func (c *Config) validateLimits() error {
 		return keyErrorf("tarport.archives.max_layer", "0 would let nobody upload: name the largest layer, as 20GiB")
 	case t.Audit.Retention < Duration(time.Hour):
 		return keyErrorf("tarport.audit.retention", "%s would forget what just happened: use at least 1h", t.Audit.Retention)
+	case t.Scan.Concurrency < 1 || t.Scan.Concurrency > 64:
+		return keyErrorf("tarport.scan.concurrency", "%d is out of range: use 1 to 64, or enabled: false for none", t.Scan.Concurrency)
 	case !slices.Contains([]string{"gzip", "zstd", "none"}, t.Archives.Compression):
 		return keyErrorf("tarport.archives.compression", "%q is none of gzip, zstd and none", t.Archives.Compression)
 	}

@@ -83,6 +83,22 @@ func (m *Metrics) underWay(n func() float64) {
 	}, n))
 }
 
+// Layers adds how many layers of images wait to be looked into, and how many
+// could not be.
+func (m *Metrics) Layers(counts func() (pending, failed int64)) {
+	gauge := func(name, help string, n func() int64) {
+		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(n()) }))
+	}
+	gauge("tarport_layers_pending", "Layers of images that wait to be looked into.", func() int64 {
+		pending, _ := counts()
+		return pending
+	})
+	gauge("tarport_layers_failed", "Layers of images that could not be looked into.", func() int64 {
+		_, failed := counts()
+		return failed
+	})
+}
+
 // Revision is the commit that the binary was built from, "" where the build
 // did not know.
 func Revision() string {
