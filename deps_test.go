@@ -27,8 +27,10 @@ var policy = map[string]allowed{
 	// the vocabulary
 	"": {modules: []string{reference, godigest}},
 
+	"internal/version": {},
+
 	"storage/metadata": {
-		own:     []string{""},
+		own:     []string{"", "internal/version"},
 		modules: []string{"github.com/jackc/pgx/v5", "modernc.org/sqlite", "github.com/pressly/goose/v3", godigest, xsys},
 	},
 	"storage/layer":      {modules: []string{compress, "github.com/mikelolasagasti/xz"}},
@@ -109,7 +111,7 @@ var onlyInTests = []string{"internal/pgtest", "internal/e2e"}
 
 // testModules are what the tests of every package may import too.
 var testModules = []string{
-	"github.com/google/go-cmp", "github.com/google/go-containerregistry", "github.com/rogpeppe/go-internal",
+	"github.com/google/go-cmp", "github.com/google/go-containerregistry", "github.com/rogpeppe/go-internal", "github.com/Masterminds/semver/v3",
 	"github.com/sirupsen/logrus", // what distribution logs with
 	compress, godigest, imagespec, mux, xsync, yaml,
 }
@@ -160,7 +162,7 @@ func TestImportsFollowThePolicy(t *testing.T) {
 func TestPolicyGoesOneWay(t *testing.T) {
 	t.Parallel()
 	ranks := map[string]int{
-		"":                 0,
+		"": 0, "internal/version": 0,
 		"storage/metadata": 1, "storage/layer": 1, "storage/layer/scan": 1, "internal/httpapi": 1, "internal/client": 1, "internal/tarball": 1,
 		"storage": 2, "auth": 2,
 		"registry": 3, "extensions/archive": 3, "extensions/namespaces": 3, "extensions/scanner": 3, "extensions/uploads": 3,

@@ -84,6 +84,9 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if err == nil && db.dialect == dialectSQLite {
 		db.group, err = newGroup(db, o.DSN)
 	}
+	if err == nil {
+		err = db.readTagNames(ctx)
+	}
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

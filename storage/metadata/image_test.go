@@ -20,7 +20,7 @@ func image(payload, layer string) Manifest {
 // index is an index of manifests, by their payloads.
 func index(payload string, children ...string) Manifest {
 	m := manifest(payload)
-	m.Kind = KindIndex
+	m.Kind, m.MediaType = KindIndex, mediaTypeIndex
 	for _, c := range children {
 		m.References = append(m.References, ManifestReference{Kind: KindManifest, Digest: digestOf(c), Size: int64(len(c)), Platform: "linux/" + c})
 	}

@@ -14,8 +14,8 @@ const (
 		SELECT t.name FROM tags t WHERE t.repository_id = $1 AND t.name > $2 ORDER BY t.name LIMIT $3) page`
 	selectTag    = `SELECT digest FROM tags WHERE repository_id = $1 AND name = $2`
 	selectTagsOf = `SELECT name FROM tags WHERE repository_id = $1 AND digest = $2 ORDER BY name`
-	upsertTag    = `INSERT INTO tags (repository_id, name, digest, created_at, updated_at, pushed_by, pushed_via, size)
-		SELECT $1, $2, m.digest, $4, $4, $5, $6, m.size FROM manifests m WHERE m.repository_id = $1 AND m.digest = $3
+	upsertTag    = `INSERT INTO tags (repository_id, name, digest, created_at, updated_at, pushed_by, pushed_via, size,
+		version, version_key, variants, variant_words) SELECT $1, $2, m.digest, $4, $4, $5, $6, m.size, $7, $8, $9, $10 FROM manifests m WHERE m.repository_id = $1 AND m.digest = $3
 		ON CONFLICT (repository_id, name) DO UPDATE SET digest = excluded.digest, updated_at = excluded.updated_at,
 		pushed_by = excluded.pushed_by, pushed_via = excluded.pushed_via, size = excluded.size`
 	deleteTag     = `DELETE FROM tags WHERE repository_id = $1 AND name = $2`
@@ -109,7 +109,7 @@ func (tx *Tx) tag(ctx context.Context, repo int64, tag string, dgst digest.Diges
 			}
 		}
 	}
-	n, err := tx.exec(ctx, upsertTag, repo, tag, dgst.String(), tx.now, by, via)
+	n, err := tx.exec(ctx, upsertTag, append([]any{repo, tag, dgst.String(), tx.now, by, via}, nameColumns(tag)...)...)
 	if err == nil && n == 0 {
 		err = tarport.Errorf(tarport.ManifestUnknown, "the repository has no manifest %s", dgst)
 	}
