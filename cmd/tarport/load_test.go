@@ -3,6 +3,9 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -11,7 +14,9 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/opencontainers/go-digest"
 
+	"github.com/tarport/tarport/cmd/tarport/internal/progress"
 	"github.com/tarport/tarport/cmd/tarport/internal/transfer"
 )
 
@@ -197,5 +202,116 @@ func TestNamesWithARegistry(t *testing.T) {
 		if repository, tag := splitTag(in); repository != want[0] || tag != want[1] {
 			t.Errorf("splitTag(%q) = %q, %q, want %q", in, repository, tag, want)
 		}
+	}
+}
+
+// TestWhatTheRegistryHasIsNotSent loads every archive that tools made twice: of
+// the second one no layer is sent, and the images are the same.
+func TestWhatTheRegistryHasIsNotSent(t *testing.T) {
+	t.Parallel()
+	d := newTransferDesk(t)
+	files, err := filepath.Glob(fixtureFile("*/*.tar*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := 0
+	for _, file := range files {
+		line := "load -n a --format=json " + file
+		code, first, stderr := d.run("", line)
+		if strings.Contains(stderr, "repo=NAME") {
+			line += " --repo=some/name"
+			code, first, stderr = d.run("", line)
+		}
+		if code != exitOK { // those that are none, or broken on purpose: extensions/archive looks at them
+			continue
+		}
+		seen++
+		var one, two transfer.Outcome
+		if err := errors.Join(json.Unmarshal([]byte(first), &one), json.Unmarshal([]byte(d.do("", line)), &two)); err != nil {
+			t.Fatal(err)
+		}
+		for i, im := range one.Images {
+			for j := range im.Layers {
+				im.Layers[j].Status = "exists"
+			}
+			for _, m := range im.Manifests {
+				for j := range m.Layers {
+					m.Layers[j].Status = "exists"
+				}
+			}
+			if diff := cmp.Diff(im, two.Images[i]); diff != "" {
+				t.Errorf("%s: image %d of the second load (-want +got):\n%s", file, i+1, diff)
+			}
+		}
+		f, err := transfer.OpenFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f.Look(progress.New(progress.Options{Out: io.Discard}))
+		_ = f.Close()
+		if f.Archive == nil || len(f.Archive.Layers) == 0 { // xz and bzip2; artifacts
+			continue
+		}
+		most := f.Archive.Size
+		for _, l := range f.Archive.Layers {
+			most -= l.Size
+		}
+		if two.BytesSent > most && two.BytesSent >= f.Size() {
+			t.Errorf("%s: %d bytes were sent again, want %d at most of %d", file, two.BytesSent, most, f.Size())
+		}
+	}
+	if seen < 60 {
+		t.Errorf("%d archives were loaded, want nearly all of %d\n%s", seen, len(files), d.script)
+	}
+}
+
+func TestOnlyTheNewLayerIsSent(t *testing.T) {
+	t.Parallel()
+	d := newTransferDesk(t)
+	base, own := tarOf(t, "base", bytes.Repeat([]byte("base"), mib)), tarOf(t, "own", []byte("own"))
+	image := func(name string, layers ...string) string {
+		diffIDs, names, files := []digest.Digest{}, []string{}, []any{}
+		for i, l := range layers {
+			diffIDs, names = append(diffIDs, digest.FromString(l)), append(names, fmt.Sprintf("%d.tar", i))
+			files = append(files, names[i], []byte(l))
+		}
+		config, err := json.Marshal(map[string]any{"os": "linux", "architecture": "amd64", "rootfs": map[string]any{"type": "layers", "diff_ids": diffIDs}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		manifest, err := json.Marshal([]map[string]any{{"Config": "config.json", "RepoTags": []string{name}, "Layers": names}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		file := filepath.Join(t.TempDir(), "image.tar")
+		if err := os.WriteFile(file, []byte(tarOf(t, append(files, "config.json", config, "manifest.json", manifest)...)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	old, young := image("base:1", base), image("app:1", base, own)
+	d.do("", "load -q -n team "+old)
+	if out := d.outcome("", "load -n team "+young); out.BytesSent > 20_000 || out.Images[0].Layers[0].Status != "exists" || out.Images[0].Layers[1].Status != "stored" {
+		t.Errorf("%d bytes were sent, layers %+v", out.BytesSent, out.Images[0].Layers)
+	}
+	if !strings.Contains(d.script.String(), "the registry has 1 of 2 layers, sending ") {
+		t.Errorf("nothing is said of it:\n%s", d.script)
+	}
+	// Also in parts, with a compression, and not where all of it is wanted.
+	if out := d.outcome("", "load -n parts --resume "+young); out.BytesSent > 20_000 {
+		t.Errorf("in parts: %d bytes were sent", out.BytesSent)
+	}
+	if out := d.outcome("", "load -n packed --compression=zstd "+young); out.BytesSent > 20_000 {
+		t.Errorf("with another compression: %d bytes were sent", out.BytesSent)
+	}
+	if out := d.outcome("", "load -n whole --whole "+young); out.BytesSent < 4*mib {
+		t.Errorf("with --whole: %d bytes were sent", out.BytesSent)
+	}
+	// Somebody who may not pull the base sends it.
+	d.do("", "ns create theirs")
+	robot := d.secret("robot create theirs ci --role=writer")
+	ci := newDesk(t, d.server, "TARPORT_USER=theirs+ci", "TARPORT_PASSWORD="+robot)
+	if out := ci.outcome("", "load "+young); out.BytesSent < 4*mib {
+		t.Errorf("by a stranger to the base: %d bytes were sent", out.BytesSent)
 	}
 }

@@ -217,7 +217,7 @@ func TestTheNextRunGoesOn(t *testing.T) {
 	}
 }
 
-func TestAFileThatHasChangedIsSentAnew(t *testing.T) {
+func TestWhatWasSentIsKeptForTheNextTry(t *testing.T) {
 	t.Parallel()
 	d := newTransferDesk(t)
 	file := noise(t, 2*mib)
@@ -226,8 +226,16 @@ func TestAFileThatHasChangedIsSentAnew(t *testing.T) {
 	robot := d.secret("robot create other ci --role=writer")
 	ci := newDesk(t, d.server, "TARPORT_USER=other+ci", "TARPORT_PASSWORD="+robot)
 
+	// Who may not push is told before anything is sent.
+	line := newCutter(t, d.server.addr)
+	ci.fail(exitFailure, "", command+"team --registry="+line.addr+" "+file, "team")
+	ci.fail(exitFailure, "", "import --resume --registry="+line.addr+" "+file+" team/x", "team")
+	if sent := line.up.count(); sent > mib/10 || len(ci.kept()) != 0 {
+		t.Errorf("%d bytes were sent, and %v is kept", sent, ci.kept())
+	}
+
 	// All of it is sent, and refused for a reason that can be mended.
-	ci.fail(exitFailure, "", command+"team "+file, "team")
+	ci.fail(exitFailure, "", command+"other --rename=none=x "+file, "the archive has no image")
 	if kept := ci.kept(); len(kept) != 1 || !strings.Contains(ci.script.String(), "it need not be sent again") {
 		t.Fatalf("kept: %v, want one\n%s", kept, ci.script)
 	}
@@ -235,8 +243,12 @@ func TestAFileThatHasChangedIsSentAnew(t *testing.T) {
 		t.Errorf("%d bytes were sent again", out.BytesSent)
 	}
 
-	ci.fail(exitFailure, "", command+"team "+file, "team")
-	if err := os.WriteFile(file, []byte(dockerArchive(t, 2*mib+1)), 0o600); err != nil {
+	// Another file by now.
+	if err := os.WriteFile(file, []byte(archiveNamed(t, "new:1", 2*mib+1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ci.fail(exitFailure, "", command+"other --rename=none=x "+file, "the archive has no image")
+	if err := os.WriteFile(file, []byte(archiveNamed(t, "newer:1", 2*mib+2)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if out := ci.outcome("", command+"other "+file); out.BytesSent < 2*mib {

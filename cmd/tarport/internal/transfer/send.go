@@ -28,6 +28,12 @@ type Job struct {
 	Whole bool
 }
 
+// namespace is where the images go.
+func (j Job) namespace() string {
+	ns, _, _ := strings.Cut(cmp.Or(j.Query.Get("namespace"), j.Query.Get("repo")), "/")
+	return ns
+}
+
 // Outcome is what came of a transfer.
 type Outcome struct {
 	archive.Result
@@ -109,17 +115,18 @@ func (m *Mover) send(ctx context.Context, u *upload) (*Outcome, error) {
 // plan finds out what has to be sent.
 func (m *Mover) plan(ctx context.Context, job Job, f *File) (*plan, error) {
 	whole := f.whole()
-	if job.Whole || job.Route != "load" || f.Archive == nil || len(f.Archive.Layers) == 0 {
-		return whole, nil
+	a := f.Archive
+	if job.Whole || job.Route != "load" || a == nil {
+		a = &tarball.Archive{} // what is asked then is whether the user may push at all
 	}
-	missing, err := m.missing(ctx, job.Query.Get("namespace"), f.Archive)
-	if err != nil || missing == nil {
+	missing, err := m.missing(ctx, job.namespace(), a)
+	if err != nil || missing == nil || len(a.Layers) == 0 {
 		return whole, err
 	}
 	// Where the request asks for a compression, manifests that pin layers by
 	// their digests may be written anew: the registry needs the layers for that.
 	repack := job.Query.Get("compression") != ""
-	ranges, left := f.Archive.Without(
+	ranges, left := a.Without(
 		func(d digest.Digest) bool { return !missing[d] },
 		func(d digest.Digest) bool { return !missing[d] && !repack },
 	)
@@ -130,7 +137,7 @@ func (m *Mover) plan(ctx context.Context, job Job, f *File) (*plan, error) {
 	case p.at == nil && p.size >= min(whole.size, m.o.Threshold):
 		return whole, nil // compressed: its unpacked layers may be more than the file
 	}
-	m.o.Display.Say("%s: the registry has %d of %d layers, sending %s of %s", f.Name, len(left), len(f.Archive.Layers),
+	m.o.Display.Say("%s: the registry has %d of %d layers, sending %s of %s", f.Name, len(left), len(a.Layers),
 		progress.Bytes(p.size), progress.Bytes(whole.size))
 	return p, nil
 }
@@ -169,7 +176,7 @@ func (m *Mover) missing(ctx context.Context, namespace string, a *tarball.Archiv
 // refusesPartial tells whether the registry wants what was left out, after all.
 func refusesPartial(err error) bool {
 	e, ok := errors.AsType[*client.Error](err)
-	return ok && (e.Status == http.StatusNotFound || e.Status == http.StatusConflict)
+	return ok && e.Status == http.StatusConflict
 }
 
 // direct sends it as one body, and again from its beginning where the
