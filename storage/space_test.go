@@ -153,6 +153,19 @@ func TestWhatIsKnownToBeTooLargeIsRefusedBeforeItsBytesMove(t *testing.T) {
 	})
 }
 
+func TestCheckRoom(t *testing.T) {
+	t.Parallel()
+	eachSpace(t, func(t *testing.T, s *spaceTest) {
+		s.quota(100)
+		for n, want := range map[int64]tarport.Code{1: "", 99: "", 100: tarport.Denied} {
+			wantCode(t, fmt.Sprintf("%d bytes", n), s.CheckRoom(t.Context(), "team", n), want)
+		}
+		wantCode(t, "a namespace that is not there", s.CheckRoom(t.Context(), "absent", 1<<20), "")
+		wantCode(t, "more than the disk has", s.CheckRoom(t.Context(), "absent", 1<<62), tarport.InsufficientStorage)
+		s.wantUsage("at the end", 1, 0)
+	})
+}
+
 func TestWhatIsThereCostsNothingAlsoInAFullNamespace(t *testing.T) {
 	t.Parallel()
 	eachSpace(t, func(t *testing.T, s *spaceTest) {

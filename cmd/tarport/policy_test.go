@@ -81,7 +81,7 @@ func (p *policyTest) chunked(repository string, body io.Reader) answer {
 	return p.do(p.T, http.MethodPatch, a.header.Get("Location"), struct{ io.Reader }{body})
 }
 
-func TestAQuotaHoldsForPushesAndLoads(t *testing.T) {
+func TestAQuotaHoldsForPushesLoadsAndImports(t *testing.T) {
 	t.Parallel()
 	p := newPolicyTest(t)
 	p.call(http.StatusCreated, http.MethodPost, "/api/v1/namespaces", `{"name":"team","quota_bytes":4194304}`)
@@ -98,11 +98,19 @@ func TestAQuotaHoldsForPushesAndLoads(t *testing.T) {
 	if !strings.Contains(text, "the namespace team is full") {
 		t.Errorf("a load over the quota: %s", text)
 	}
+	text = p.call(http.StatusForbidden, http.MethodPut, "/api/v1/archives/import?repo=team/fs", tarOf(t, "usr/blob", []byte(archive)))
+	if !strings.Contains(text, "the namespace team is full") {
+		t.Errorf("an import over the quota: %s", text)
+	}
 	p.call(http.StatusCreated, http.MethodPut, "/api/v1/archives/load?namespace=roomy", archive)
 	p.call(http.StatusOK, http.MethodPatch, "/api/v1/namespaces/team", `{"quota_bytes":-1}`)
 	p.blob(http.StatusCreated, "team/app", bytes.Repeat([]byte("x"), 2<<20))
 	p.call(http.StatusOK, http.MethodPatch, "/api/v1/namespaces/team", `{"quota_bytes":1}`)
 	p.blob(http.StatusCreated, "team/other", bytes.Repeat([]byte("x"), 2<<20)) // costs nothing
+	text = p.call(http.StatusForbidden, http.MethodPut, "/api/v1/archives/import?repo=team/fs", "no tar, and not looked at")
+	if !strings.Contains(text, "the namespace team is full") {
+		t.Errorf("an import into a full namespace: %s", text)
+	}
 	p.call(http.StatusAccepted, http.MethodDelete, "/v2/team/app/blobs/"+digest.FromBytes(make([]byte, 3<<20)).String(), "")
 	if got := p.call(http.StatusOK, http.MethodGet, "/api/v1/namespaces/team", ""); !strings.Contains(got, `"used_bytes":2097152,"reserved_bytes":0`) {
 		t.Errorf("usage: %s, want 2 MiB and nothing reserved", got)

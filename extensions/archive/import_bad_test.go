@@ -143,6 +143,7 @@ func badImportDoors(tb testing.TB) []badImport {
 	for _, f := range []string{
 		"docker20/names-with-registry.tar", "docker29/save-by-id.tar", "podman/docker-archive.tar", "skopeo/docker-archive.tar",
 		"skopeo/oci-archive-noname.tar", "buildx/oci-single.tar", "crane/pull-by-digest.tar", "oci/oras-artifact-layout.tar", "hand/nix-stream-layered.tar",
+		"hand/docker-1.7-v1-legacy.tar", "hand/rules-oci-tarball.tar",
 	} {
 		out = append(out, badImport{name: "import-" + f, body: fixtureNamed(tb, f), want: load})
 	}

@@ -119,9 +119,8 @@ func (fs *rootFS) door(name string, h *tar.Header) error {
 		return nil
 	}
 	switch {
-	case name == manifestName || name == indexName || name == layoutName:
+	case name == manifestName || name == indexName || name == layoutName || name == "repositories":
 		fs.index = true
-	case name == "repositories":
 	case blobFile.MatchString(name):
 		if fs.blobs++; h.Size >= manyBytes {
 			return errImageArchive // before all of it was sent
