@@ -22,6 +22,7 @@ import (
 // nullStore takes everything, keeps nothing and knows what it is told.
 type nullStore struct {
 	Images // none
+	Layers // none
 	known  []metadata.Layer
 }
 

@@ -63,8 +63,8 @@ func (b *blobSource) keep(ctx context.Context) error {
 // short archive is never taken for a whole one.
 func (d *Download) Serve(w http.ResponseWriter, r *http.Request) error {
 	h := w.Header()
-	h.Set("Content-Type", "application/x-tar")
-	h.Set("Content-Disposition", `attachment; filename="`+d.Name+`"`)
+	h.Set("Content-Type", mediaTar)
+	h.Set("Content-Disposition", attachment(d.Name))
 	h.Set("Etag", d.ETag)
 	h.Set("Cache-Control", "private, no-cache") // a tag moves; whether this is still it is asked each time
 	h.Set("X-Content-Type-Options", "nosniff")

@@ -28,6 +28,7 @@ func (h *Handler) Routes(r *mux.Router) {
 	r.Path("/archives/load").Methods(http.MethodPut, http.MethodPost).Handler(httpapi.Handle(h.load))
 	r.Path("/archives/save").Methods(http.MethodGet, http.MethodHead).Handler(httpapi.Handle(h.save))
 	r.Path("/archives/import").Methods(http.MethodPut, http.MethodPost).Handler(httpapi.Handle(h.importRootFS))
+	r.Path("/archives/export").Methods(http.MethodGet, http.MethodHead).Handler(httpapi.Handle(h.export))
 }
 
 // load is docker load: the body is an archive.
@@ -68,6 +69,50 @@ func (h *Handler) importRootFS(w http.ResponseWriter, r *http.Request) error {
 			Compression: query.Get("compression"), Size: in.size, Encodings: in.encodings, Progress: in.progress,
 		})
 	})
+}
+
+// export is docker export, of an image: the answer is its file system.
+func (h *Handler) export(w http.ResponseWriter, r *http.Request) error {
+	query := r.URL.Query()
+	x, err := h.s.newExport(r.Context(), ExportRequest{Image: query.Get("image"), Platform: query.Get("platform")})
+	if err != nil {
+		return err
+	}
+	head := w.Header()
+	head.Set("Content-Type", mediaTar)
+	head.Set("Content-Disposition", attachment(x.name))
+	head.Set("Content-Length", strconv.FormatInt(x.size, 10))
+	head.Set("Cache-Control", "private, no-cache")
+	head.Set("X-Content-Type-Options", "nosniff")
+	if r.Method == http.MethodHead {
+		w.WriteHeader(http.StatusOK)
+		return nil
+	}
+	client := &watchedWriter{w: w}
+	if err := x.writeTo(r.Context(), client); err != nil && client.err == nil {
+		head.Del("Content-Disposition") // for an error from before the answer
+		return err
+	}
+	return nil // a client that went away is no error
+}
+
+const mediaTar = "application/x-tar"
+
+// attachment is a Content-Disposition. The name has nothing to be quoted.
+func attachment(name string) string { return `attachment; filename="` + name + `"` }
+
+// watchedWriter remembers its error, so that it can be told from a reader's.
+type watchedWriter struct {
+	w   io.Writer
+	err error
+}
+
+func (w *watchedWriter) Write(p []byte) (int, error) {
+	n, err := w.w.Write(p)
+	if err != nil {
+		w.err = err
+	}
+	return n, err
 }
 
 // incoming is what a request brings.

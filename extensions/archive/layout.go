@@ -271,9 +271,14 @@ func tarHeader(name string, size int64) ([]byte, error) {
 	if strings.HasSuffix(name, "/") {
 		h.Typeflag, h.Mode = tar.TypeDir, 0o755
 	}
+	return headerBytes(h)
+}
+
+// headerBytes is a header as it stands in a tar.
+func headerBytes(h *tar.Header) ([]byte, error) {
 	var b bytes.Buffer
 	if err := tar.NewWriter(&b).WriteHeader(h); err != nil {
-		return nil, fmt.Errorf("write the header of %s: %w", name, err)
+		return nil, fmt.Errorf("write the header of %s: %w", quoted(h.Name), err)
 	}
 	return b.Bytes(), nil
 }

@@ -34,7 +34,7 @@ func (v *saving) rewriteImage(ctx context.Context, m *saved) error {
 	}
 	changed := map[digest.Digest]ocispec.Descriptor{}
 	for i, d := range m.layers {
-		isZstd, err := v.isZstd(ctx, m.repository, d)
+		isZstd, err := v.s.isZstd(ctx, m.repository, d)
 		if err != nil {
 			return err
 		}
@@ -141,8 +141,8 @@ func optional(raw json.RawMessage, v any) error {
 }
 
 // isZstd looks at the bytes: media types can lie.
-func (v *saving) isZstd(ctx context.Context, repository string, d ocispec.Descriptor) (bool, error) {
-	r, _, err := v.s.o.Store.OpenBlob(ctx, repository, d.Digest)
+func (s *Service) isZstd(ctx context.Context, repository string, d ocispec.Descriptor) (bool, error) {
+	r, _, err := s.o.Store.OpenBlob(ctx, repository, d.Digest)
 	if err != nil {
 		return false, err
 	}

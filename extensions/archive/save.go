@@ -147,7 +147,7 @@ func (s *Service) newSaving(q SaveRequest) (*saving, error) {
 func (v *saving) authorized(ctx context.Context, images []string) ([]*top, error) {
 	switch n := len(images); {
 	case n == 0:
-		return nil, tarport.Errorf(tarport.Invalid, "say which image to save: ?image=NAMESPACE/NAME:TAG, which can stand more than once")
+		return nil, tarport.Errorf(tarport.Invalid, "say which image: ?image=NAMESPACE/NAME:TAG")
 	case n > maxSaved:
 		return nil, tarport.Errorf(tarport.Invalid, "%d images are named, at most %d are allowed in one archive", n, maxSaved)
 	}
@@ -193,7 +193,7 @@ func (v *saving) root(ctx context.Context, r *top) error {
 		}
 	}
 	if v.docker {
-		if r.item, err = r.saved.forDocker(); err != nil {
+		if r.item, err = r.saved.only("docker load", "; or save it with format=oci"); err != nil {
 			return err
 		}
 	}
@@ -419,14 +419,14 @@ func (m *saved) forPlatform(want ocispec.Platform) (*saved, error) {
 	}
 }
 
-// forDocker is the one image that manifest.json gets: there is room for one
-// platform of a name. It is linux/amd64 where there is a choice, since whoever
-// reads index.json has all of them anyway.
-func (m *saved) forDocker() (*saved, error) {
+// only is the one image of m that manifest.json gets, which has room for one
+// platform of a name, or that is exported: linux/amd64 where there is a choice.
+// purpose and otherwise are for the message where there is none.
+func (m *saved) only(purpose, otherwise string) (*saved, error) {
 	images := m.images()
 	switch {
 	case len(images) == 0:
-		return nil, tarport.Errorf(tarport.Invalid, "docker load cannot take it: %s; save it with format=oci", m.notImage)
+		return nil, tarport.Errorf(tarport.Invalid, "%s takes images only: %s%s", purpose, m.notImage, otherwise)
 	case len(images) == 1:
 		return images[0], nil
 	}
@@ -438,7 +438,7 @@ func (m *saved) forDocker() (*saved, error) {
 		}
 		has = append(has, platformWords(p))
 	}
-	return nil, tarport.Errorf(tarport.Invalid, "docker load needs one platform, and it has several: choose one with platform= (%s), or save all with format=oci", strings.Join(has, ", "))
+	return nil, tarport.Errorf(tarport.Invalid, "%s takes one platform, and it has several: choose one with platform= (%s)%s", purpose, strings.Join(has, ", "), otherwise)
 }
 
 // images are those of m that docker load takes.

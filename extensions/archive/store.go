@@ -9,6 +9,7 @@ import (
 
 	"github.com/tarport/tarport"
 	"github.com/tarport/tarport/storage"
+	"github.com/tarport/tarport/storage/layer"
 	"github.com/tarport/tarport/storage/metadata"
 )
 
@@ -22,6 +23,7 @@ type Store interface {
 	// disk, before it comes.
 	CheckRoom(ctx context.Context, namespace string, n int64) error
 	Images
+	Layers
 }
 
 // Images is what is read of images, each in its repository. See storage.Store.
@@ -43,6 +45,16 @@ type Images interface {
 	LayerForms(ctx context.Context, diffID digest.Digest) ([]metadata.Layer, error)
 	// KnownDiffID returns the layer that a blob is, where that is known.
 	KnownDiffID(ctx context.Context, dgst digest.Digest) (metadata.Layer, bool, error)
+}
+
+// Layers is what is read in layers, whoever may read them. See storage.Store.
+type Layers interface {
+	// OpenIndex opens what layer.NewReader reads; NOT_FOUND where there is none.
+	OpenIndex(ctx context.Context, diffID digest.Digest) (io.ReadCloser, error)
+	// IndexLayer makes the index of a blob, and returns the diffID that it has.
+	IndexLayer(ctx context.Context, blob digest.Digest, c layer.Collector) (digest.Digest, error)
+	// OpenLayer opens a blob for reading what it is unpacked.
+	OpenLayer(ctx context.Context, blob digest.Digest) (io.ReadCloser, error)
 }
 
 // Batch is what one archive brings. See storage.Batch.
@@ -81,6 +93,14 @@ func (s stored) NewBatch(ctx context.Context) (Batch, error) {
 		return nil, err
 	}
 	return storedBatch{b}, nil
+}
+
+func (s stored) OpenLayer(ctx context.Context, blob digest.Digest) (io.ReadCloser, error) {
+	r, err := s.Store.OpenLayer(ctx, blob)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 type storedBatch struct{ *storage.Batch }

@@ -1,0 +1,353 @@
+package archive
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/tarport/tarport/storage/layer"
+)
+
+// ExportRequest names the image whose file system is wanted.
+type ExportRequest struct {
+	Image    string // as tarport.ParseImage takes it
+	Platform string // such as linux/arm64; "" for the only one, or linux/amd64
+}
+
+// Export writes the file system that an image's layers make, as docker export
+// writes a container's: one tar, names relative and in the order of their bytes
+// (layer by layer where the layers are in another order), hard links after the
+// file that they are of, times in whole seconds, of the extended attributes
+// security.capability. What Docker itself adds to a container (.dockerenv, its
+// mount points) is not there. It is the same to the byte each time.
+//
+// Errors from before the first byte are *tarport.Error as Save's. One that
+// comes later leaves what was written without the tar's end.
+func (s *Service) Export(ctx context.Context, w io.Writer, q ExportRequest) error {
+	x, err := s.newExport(ctx, q)
+	if err != nil {
+		return err
+	}
+	return x.writeTo(ctx, w)
+}
+
+// export is a file system that is to be written.
+type export struct {
+	s      *Service
+	name   string // for a file
+	size   int64  // of the tar
+	blobs  []digest.Digest
+	tree   *layer.Tree
+	files  []int // by layer: how many files have their content there
+	sorted bool  // the files of each layer are in the order of the tree
+}
+
+func (s *Service) newExport(ctx context.Context, q ExportRequest) (*export, error) {
+	v, err := s.newSaving(SaveRequest{Format: formatOCI, Platform: q.Platform})
+	if err != nil {
+		return nil, err
+	}
+	roots, err := v.authorized(ctx, slices.DeleteFunc([]string{q.Image}, func(name string) bool { return name == "" }))
+	if err != nil {
+		return nil, err
+	}
+	r := roots[0]
+	if err := v.root(ctx, r); err != nil {
+		return nil, within(err, "%s", r.words)
+	}
+	m, err := r.saved.only("an export", "")
+	if err != nil {
+		return nil, within(err, "%s", r.words)
+	}
+	x := &export{s: s, name: fileWords(r.repository, r.ref) + "-rootfs.tar", files: make([]int, len(m.layers))}
+	for _, d := range m.layers {
+		x.blobs = append(x.blobs, d.Digest)
+	}
+	if x.tree, err = s.tree(ctx, m.layers, m.diffIDs); err != nil {
+		return nil, within(err, "%s", r.words)
+	}
+	if err := x.survey(); err != nil {
+		return nil, err
+	}
+	return x, x.limitOpen(ctx, r.repository, m.layers)
+}
+
+// survey adds up the size, and finds out whether all files come in the order of
+// the tree when their layers are read side by side.
+func (x *export) survey() error {
+	x.sorted, x.size = true, tarEnd
+	last := make([]int64, len(x.blobs))
+	names := linkNames{}
+	for n := range x.tree.Walk() {
+		h := names.header(n)
+		if h == nil {
+			continue
+		}
+		b, err := headerBytes(h)
+		if err != nil {
+			return err
+		}
+		x.size += int64(len(b)) + padded(h.Size)
+		if h.Size > 0 {
+			x.files[n.Layer]++
+			x.sorted = x.sorted && n.Entry.Offset > last[n.Layer]
+			last[n.Layer] = n.Entry.Offset
+		}
+	}
+	return nil
+}
+
+// How many layers are read side by side at most. Those of zstd can need a window
+// of many megabytes each.
+const (
+	maxOpen     = 100
+	maxOpenZstd = 4
+)
+
+func (x *export) limitOpen(ctx context.Context, repository string, layers []ocispec.Descriptor) error {
+	open, zstd := 0, 0
+	for i, n := range x.files {
+		if n == 0 {
+			continue
+		}
+		isZstd, err := x.s.isZstd(ctx, repository, layers[i])
+		if err != nil {
+			return err
+		}
+		if open++; isZstd {
+			zstd++
+		}
+	}
+	x.sorted = x.sorted && open <= maxOpen && zstd <= maxOpenZstd
+	return nil
+}
+
+// linkNames are the first names of files that have several, by layer.Node.File.
+type linkNames map[int]string
+
+// header is what stands for a node in the tar: of a file's second name, a hard
+// link to the first. The root has none: docker export leaves it out.
+func (l linkNames) header(n layer.Node) *tar.Header {
+	if n.Path == "." {
+		return nil
+	}
+	e := n.Entry
+	h := &tar.Header{Typeflag: e.Type, Name: n.Path, Mode: int64(e.Mode), Uid: e.UID, Gid: e.GID, ModTime: time.Unix(e.ModTime, 0)}
+	if e.UID == 0 {
+		h.Uname = "root" // as docker export has it: it knows no other
+	}
+	if e.GID == 0 {
+		h.Gname = "root"
+	}
+	if e.Capability != nil {
+		h.PAXRecords = map[string]string{layer.CapabilityRecord: string(e.Capability)}
+	}
+	if n.Links > 1 && e.Type != tar.TypeDir {
+		if first, ok := l[n.File]; ok {
+			h.Typeflag, h.Linkname = tar.TypeLink, first
+			return h
+		}
+		l[n.File] = n.Path
+	}
+	switch e.Type {
+	case tar.TypeDir:
+		h.Name += "/"
+	case tar.TypeReg:
+		h.Size = e.Size
+	case tar.TypeSymlink:
+		h.Linkname = e.Linkname
+	case tar.TypeChar, tar.TypeBlock:
+		h.Devmajor, h.Devminor = e.Major, e.Minor
+	}
+	return h
+}
+
+func (x *export) writeTo(ctx context.Context, w io.Writer) error {
+	out := &exportWriter{Writer: bufio.NewWriterSize(w, 64<<10), buf: make([]byte, bufferSize)}
+	open := make([]*layerFiles, len(x.blobs))
+	defer func() {
+		for _, l := range open {
+			l.close()
+		}
+	}()
+	var err error
+	if x.sorted {
+		err = x.writeSorted(ctx, out, open)
+	} else {
+		err = x.writeByLayer(ctx, out, open)
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := out.Write(zeros[:]); err != nil {
+		return err
+	}
+	return out.Flush()
+}
+
+// writeSorted reads all layers side by side.
+func (x *export) writeSorted(ctx context.Context, out *exportWriter, open []*layerFiles) error {
+	names, left := linkNames{}, append([]int(nil), x.files...)
+	for n := range x.tree.Walk() {
+		h := names.header(n)
+		if h == nil {
+			continue
+		}
+		if h.Size == 0 {
+			if err := out.header(h); err != nil {
+				return err
+			}
+			continue
+		}
+		if err := x.write(ctx, out, open, n.Layer, n.Entry.Offset, h); err != nil {
+			return err
+		}
+		if left[n.Layer]--; left[n.Layer] == 0 {
+			open[n.Layer].close()
+		}
+	}
+	return nil
+}
+
+// write writes one file with its content.
+func (x *export) write(ctx context.Context, out *exportWriter, open []*layerFiles, l int, offset int64, h *tar.Header) error {
+	if open[l] == nil {
+		in, err := x.s.o.Store.OpenLayer(ctx, x.blobs[l])
+		if err != nil {
+			return err
+		}
+		open[l] = newLayerFiles(in)
+	}
+	body, err := open[l].at(offset)
+	if err == nil {
+		err = out.file(h, body)
+	}
+	if err != nil {
+		return fmt.Errorf("read %s in layer %s: %w", quoted(h.Name), x.blobs[l], err)
+	}
+	return nil
+}
+
+// writeByLayer writes first what needs no content, then the files of one layer
+// after the other, as they come there.
+func (x *export) writeByLayer(ctx context.Context, out *exportWriter, open []*layerFiles) error {
+	names := linkNames{}
+	files := make([]map[int64]*tar.Header, len(x.blobs)) // by the offset
+	links := map[string][]*tar.Header{}                  // by the name of the file
+	for n := range x.tree.Walk() {
+		h := names.header(n)
+		switch {
+		case h == nil:
+		case h.Size > 0:
+			if files[n.Layer] == nil {
+				files[n.Layer] = map[int64]*tar.Header{}
+			}
+			files[n.Layer][n.Entry.Offset] = h
+		case h.Typeflag == tar.TypeLink && n.Entry.Size > 0:
+			links[h.Linkname] = append(links[h.Linkname], h)
+		default:
+			if err := out.header(h); err != nil {
+				return err
+			}
+		}
+	}
+	for l, of := range files {
+		for _, offset := range slices.Sorted(maps.Keys(of)) {
+			h := of[offset]
+			if err := x.write(ctx, out, open, l, offset, h); err != nil {
+				return err
+			}
+			for _, link := range links[h.Name] {
+				if err := out.header(link); err != nil {
+					return err
+				}
+			}
+		}
+		open[l].close()
+		files[l] = nil
+	}
+	return nil
+}
+
+// exportWriter writes a tar.
+type exportWriter struct {
+	*bufio.Writer
+	buf []byte
+}
+
+func (w *exportWriter) header(h *tar.Header) error {
+	b, err := headerBytes(h)
+	if err == nil {
+		_, err = w.Write(b)
+	}
+	return err
+}
+
+func (w *exportWriter) file(h *tar.Header, body io.Reader) error {
+	if err := w.header(h); err != nil {
+		return err
+	}
+	n, err := io.CopyBuffer(struct{ io.Writer }{w}, io.LimitReader(body, h.Size), w.buf)
+	if err == nil && n < h.Size {
+		err = io.ErrUnexpectedEOF
+	}
+	if err == nil {
+		_, err = w.Write(zeros[:padded(n)-n])
+	}
+	return err
+}
+
+// layerFiles are the files of a layer, read forward.
+type layerFiles struct {
+	in  io.ReadCloser
+	n   int64 // read of in
+	tar *tar.Reader
+}
+
+func newLayerFiles(in io.ReadCloser) *layerFiles {
+	l := &layerFiles{in: in}
+	l.tar = tar.NewReader(struct{ io.Reader }{l})
+	return l
+}
+
+func (l *layerFiles) Read(p []byte) (int, error) {
+	n, err := l.in.Read(p)
+	l.n += int64(n)
+	return n, err
+}
+
+// at goes on to the entry whose body begins at the offset, and returns the body,
+// with the zeros of a sparse file.
+func (l *layerFiles) at(offset int64) (io.Reader, error) {
+	for {
+		if _, err := l.tar.Next(); err != nil {
+			if errors.Is(err, io.EOF) {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, err
+		}
+		switch {
+		case l.n == offset:
+			return l.tar, nil
+		case l.n > offset:
+			return nil, fmt.Errorf("there is no file at byte %d, where its index has one", offset)
+		}
+	}
+}
+
+// close may be called more than once, and on nil.
+func (l *layerFiles) close() {
+	if l != nil && l.in != nil {
+		_ = l.in.Close() // a reader; there is nothing to lose
+		l.in = nil
+	}
+}
