@@ -22,7 +22,7 @@ import (
 // nullStore takes everything, keeps nothing and knows what it is told.
 type nullStore struct {
 	Images // none
-	Layers // none
+	Unpacked // none
 	known  []metadata.Layer
 }
 

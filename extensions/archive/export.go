@@ -3,11 +3,14 @@ package archive
 import (
 	"archive/tar"
 	"bufio"
+	"bytes"
+	"cmp"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
-	"maps"
 	"slices"
 	"time"
 
@@ -142,12 +145,6 @@ func (l linkNames) header(n layer.Node) *tar.Header {
 	}
 	e := n.Entry
 	h := &tar.Header{Typeflag: e.Type, Name: n.Path, Mode: int64(e.Mode), Uid: e.UID, Gid: e.GID, ModTime: time.Unix(e.ModTime, 0)}
-	if e.UID == 0 {
-		h.Uname = "root" // as docker export has it: it knows no other
-	}
-	if e.GID == 0 {
-		h.Gname = "root"
-	}
 	if e.Capability != nil {
 		h.PAXRecords = map[string]string{layer.CapabilityRecord: string(e.Capability)}
 	}
@@ -172,7 +169,7 @@ func (l linkNames) header(n layer.Node) *tar.Header {
 }
 
 func (x *export) writeTo(ctx context.Context, w io.Writer) error {
-	out := &exportWriter{Writer: bufio.NewWriterSize(w, 64<<10), buf: make([]byte, bufferSize)}
+	out := &exportWriter{Writer: bufio.NewWriterSize(w, 64<<10), sum: sha256.New(), buf: make([]byte, bufferSize)}
 	open := make([]*layerFiles, len(x.blobs))
 	defer func() {
 		for _, l := range open {
@@ -208,7 +205,7 @@ func (x *export) writeSorted(ctx context.Context, out *exportWriter, open []*lay
 			}
 			continue
 		}
-		if err := x.write(ctx, out, open, n.Layer, n.Entry.Offset, h); err != nil {
+		if err := x.write(ctx, out, open, wanted{h, n.Layer, n.Entry}); err != nil {
 			return err
 		}
 		if left[n.Layer]--; left[n.Layer] == 0 {
@@ -218,21 +215,31 @@ func (x *export) writeSorted(ctx context.Context, out *exportWriter, open []*lay
 	return nil
 }
 
+// wanted is a file whose content is in a layer.
+type wanted struct {
+	header *tar.Header
+	layer  int
+	entry  layer.Entry
+}
+
 // write writes one file with its content.
-func (x *export) write(ctx context.Context, out *exportWriter, open []*layerFiles, l int, offset int64, h *tar.Header) error {
-	if open[l] == nil {
-		in, err := x.s.o.Store.OpenLayer(ctx, x.blobs[l])
+func (x *export) write(ctx context.Context, out *exportWriter, open []*layerFiles, f wanted) error {
+	if open[f.layer] == nil {
+		in, err := x.s.o.Store.OpenLayer(ctx, x.blobs[f.layer])
 		if err != nil {
 			return err
 		}
-		open[l] = newLayerFiles(in)
+		open[f.layer] = newLayerFiles(in)
 	}
-	body, err := open[l].at(offset)
+	body, err := open[f.layer].at(f.entry.Offset)
 	if err == nil {
-		err = out.file(h, body)
+		err = out.file(f.header, body)
+	}
+	if err == nil && !f.entry.Sparse && !bytes.Equal(out.sum.Sum(nil), f.entry.SHA256[:]) {
+		err = errors.New("its content is not what it was")
 	}
 	if err != nil {
-		return fmt.Errorf("read %s in layer %s: %w", quoted(h.Name), x.blobs[l], err)
+		return fmt.Errorf("read %s in layer %s: %w", quoted(f.header.Name), x.blobs[f.layer], err)
 	}
 	return nil
 }
@@ -241,17 +248,14 @@ func (x *export) write(ctx context.Context, out *exportWriter, open []*layerFile
 // after the other, as they come there.
 func (x *export) writeByLayer(ctx context.Context, out *exportWriter, open []*layerFiles) error {
 	names := linkNames{}
-	files := make([]map[int64]*tar.Header, len(x.blobs)) // by the offset
-	links := map[string][]*tar.Header{}                  // by the name of the file
+	files := make([][]wanted, len(x.blobs))
+	links := map[string][]*tar.Header{} // by the name of the file
 	for n := range x.tree.Walk() {
 		h := names.header(n)
 		switch {
 		case h == nil:
 		case h.Size > 0:
-			if files[n.Layer] == nil {
-				files[n.Layer] = map[int64]*tar.Header{}
-			}
-			files[n.Layer][n.Entry.Offset] = h
+			files[n.Layer] = append(files[n.Layer], wanted{h, n.Layer, n.Entry})
 		case h.Typeflag == tar.TypeLink && n.Entry.Size > 0:
 			links[h.Linkname] = append(links[h.Linkname], h)
 		default:
@@ -260,13 +264,13 @@ func (x *export) writeByLayer(ctx context.Context, out *exportWriter, open []*la
 			}
 		}
 	}
-	for l, of := range files {
-		for _, offset := range slices.Sorted(maps.Keys(of)) {
-			h := of[offset]
-			if err := x.write(ctx, out, open, l, offset, h); err != nil {
+	for l, list := range files {
+		slices.SortFunc(list, func(a, b wanted) int { return cmp.Compare(a.entry.Offset, b.entry.Offset) })
+		for _, f := range list {
+			if err := x.write(ctx, out, open, f); err != nil {
 				return err
 			}
-			for _, link := range links[h.Name] {
+			for _, link := range links[f.header.Name] {
 				if err := out.header(link); err != nil {
 					return err
 				}
@@ -281,6 +285,7 @@ func (x *export) writeByLayer(ctx context.Context, out *exportWriter, open []*la
 // exportWriter writes a tar.
 type exportWriter struct {
 	*bufio.Writer
+	sum hash.Hash // of the last file's content
 	buf []byte
 }
 
@@ -296,7 +301,8 @@ func (w *exportWriter) file(h *tar.Header, body io.Reader) error {
 	if err := w.header(h); err != nil {
 		return err
 	}
-	n, err := io.CopyBuffer(struct{ io.Writer }{w}, io.LimitReader(body, h.Size), w.buf)
+	w.sum.Reset()
+	n, err := io.CopyBuffer(io.MultiWriter(w.sum, w.Writer), struct{ io.Reader }{io.LimitReader(body, h.Size)}, w.buf)
 	if err == nil && n < h.Size {
 		err = io.ErrUnexpectedEOF
 	}

@@ -19,7 +19,7 @@ import (
 // was left open.
 type fakeStore struct {
 	Images // none
-	Layers // none
+	Unpacked // none
 
 	fail  func(op string) error // may be nil
 	known map[digest.Digest][]metadata.Layer

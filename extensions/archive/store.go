@@ -23,7 +23,7 @@ type Store interface {
 	// disk, before it comes.
 	CheckRoom(ctx context.Context, namespace string, n int64) error
 	Images
-	Layers
+	Unpacked
 }
 
 // Images is what is read of images, each in its repository. See storage.Store.
@@ -47,8 +47,8 @@ type Images interface {
 	KnownDiffID(ctx context.Context, dgst digest.Digest) (metadata.Layer, bool, error)
 }
 
-// Layers is what is read in layers, whoever may read them. See storage.Store.
-type Layers interface {
+// Unpacked is what is read in layers, whoever may read them. See storage.Store.
+type Unpacked interface {
 	// OpenIndex opens what layer.NewReader reads; NOT_FOUND where there is none.
 	OpenIndex(ctx context.Context, diffID digest.Digest) (io.ReadCloser, error)
 	// IndexLayer makes the index of a blob, and returns the diffID that it has.
