@@ -21,9 +21,9 @@ import (
 
 // nullStore takes everything, keeps nothing and knows what it is told.
 type nullStore struct {
-	Images // none
+	Images   // none
 	Unpacked // none
-	known  []metadata.Layer
+	known    []metadata.Layer
 }
 
 func (s nullStore) NewBatch(context.Context) (Batch, error) { return nullBatch{}, nil }

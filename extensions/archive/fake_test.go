@@ -18,7 +18,7 @@ import (
 // fakeStore keeps blobs in memory, fails where it is told to, and knows what
 // was left open.
 type fakeStore struct {
-	Images // none
+	Images   // none
 	Unpacked // none
 
 	fail  func(op string) error // may be nil

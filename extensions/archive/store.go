@@ -52,7 +52,7 @@ type Unpacked interface {
 	// OpenIndex opens what layer.NewReader reads; NOT_FOUND where there is none.
 	OpenIndex(ctx context.Context, diffID digest.Digest) (io.ReadCloser, error)
 	// IndexLayer makes the index of a blob, and returns the diffID that it has.
-	IndexLayer(ctx context.Context, blob digest.Digest, c layer.Collector, also ...io.Writer) (digest.Digest, error)
+	IndexLayer(ctx context.Context, blob digest.Digest, c layer.Collector, taps ...io.Writer) (digest.Digest, error)
 	// OpenLayer opens a blob for reading what it is unpacked.
 	OpenLayer(ctx context.Context, blob digest.Digest) (io.ReadCloser, error)
 }
