@@ -68,7 +68,7 @@ func newMatrixWorld(t *testing.T, createBy string) *matrixWorld {
 		t.Fatal(err)
 	}
 	w.handler = w.routes.handler(c, log, server.NewMetrics(), server.DefaultPace())
-	const config, gone = `{"os":"linux"}`, `{"os":"gone"}`
+	const config, gone = `{"os":"linux","rootfs":{"type":"layers","diff_ids":[]}}`, `{"os":"gone"}`
 	w.fill = strings.NewReplacer("{config}", config, "{gone}", gone, "{archive}", dockerArchive(t, 100),
 		"{rootfs}", tarOf(t, "etc/hostname", []byte("x")), "{password}", password,
 		"{digest}", digest.FromString(config).String(), "{gonedigest}", digest.FromString(gone).String(),
@@ -324,6 +324,7 @@ func (w *matrixWorld) grant(p *principal, kind, scope string) *httptest.Response
 // step made.
 var matrixSteps = map[string][]string{
 	"DELETE /v2/{name}/manifests/{reference}":             {"PUT /v2/{ns}/app/manifests/gone {manifest}"},
+	"DELETE /engine/{ns}{version}/images/{name}":          {"PUT /v2/{ns}/app/manifests/gone {manifest}"},
 	"DELETE /v2/{name}/blobs/{digest}":                    {"POST /v2/{ns}/app/blobs/uploads/?digest={gonedigest} {gone}"},
 	"DELETE /api/v1/namespaces/{ns}/members/{user}":       {`PUT /api/v1/namespaces/{ns}/members/target {"role":"reader"}`},
 	"DELETE /api/v1/namespaces/{ns}/robots/{robot}":       {`POST /api/v1/namespaces/{ns}/robots {"name":"doomed","role":"reader"}`},
@@ -339,6 +340,7 @@ var matrixPaths = map[string]string{
 	"DELETE /api/v1/namespaces/{ns}/robots/{robot}": "/api/v1/namespaces/{ns}/robots/doomed",
 	"DELETE /api/v1/repositories/{name}":            "/api/v1/repositories/{ns}/gone",
 	"DELETE /api/v1/users/{user}":                   "/api/v1/users/nobody",
+	"DELETE /engine/{ns}{version}/images/{name}":    "/engine/{ns}{version}/images/app:gone",
 }
 
 // ask makes the request of a cell; done takes back what it did.
@@ -371,7 +373,11 @@ func (w *matrixWorld) ask(row matrixRow, p *principal, kind, ns string) (rec *ht
 	if strings.Contains(path, "?") {
 		query = strings.Replace(query, "?", "&", 1)
 	}
-	own := strings.NewReplacer("{ns}", ns, "{name}", ns+"/app", "{reference}", "v1", "{user}", "target", "{robot}", "target",
+	name := ns + "/app"
+	if row.onEngine() {
+		name = "app:v1"
+	}
+	own := strings.NewReplacer("{ns}", ns, "{name}", name, "{version}", "/v1.41", "{reference}", "v1", "{user}", "target", "{robot}", "target",
 		"{id}", "999999999", "{n}", fmt.Sprint(w.n), "{login}",
 		url.Values{"grant_type": {"password"}, "username": {p.login}, "password": {p.shows}}.Encode())
 	rec = w.send(row.method, w.fill.Replace(own.Replace(path+query)), authorization, w.fill.Replace(own.Replace(body)))

@@ -29,6 +29,7 @@ import (
 	"github.com/tarport/tarport/cmd/tarport/internal/config"
 	"github.com/tarport/tarport/cmd/tarport/internal/server"
 	"github.com/tarport/tarport/extensions/archive"
+	"github.com/tarport/tarport/extensions/engine"
 	"github.com/tarport/tarport/extensions/namespaces"
 	"github.com/tarport/tarport/extensions/scanner"
 	"github.com/tarport/tarport/extensions/uploads"
@@ -251,10 +252,15 @@ func (s *stores) newRoutes(ctx context.Context, c *config.Config) (*routes, erro
 	who.Routes(others)
 	namespaces.OpenAPIRoute(others)
 	api := others.PathPrefix("/api/v1").Subrouter()
-	api.Use(loggedIn(who))
+	api.Use(loggedIn(who, challenged))
 	archive.NewHandler(archives).Routes(api)
 	uploads.NewHandler(uploads.Options{Store: s.content, Access: who, MaxSize: int64(c.Tarport.Archives.MaxSize)}).Routes(api)
 	namespaces.NewHandler(access).Routes(api)
+	daemon, err := engine.NewHandler(engine.Options{Images: s.db, Content: s.content, Archives: engineArchives{archives}, Access: who})
+	if err != nil {
+		return nil, err
+	}
+	daemon.Routes(others, loggedIn(who, unchallenged))
 	return &routes{auth: who, registry: reg, others: others}, nil
 }
 
@@ -266,16 +272,12 @@ func (r *routes) handler(c *config.Config, log *slog.Logger, metrics *server.Met
 }
 
 // loggedIn lets in who shows a good credential, and says behind it who that is.
-func loggedIn(who *auth.Service) mux.MiddlewareFunc {
-	challenge := func(w http.ResponseWriter, r *http.Request, err error) {
-		who.SetHeaders(w, r, err)
-		if tarport.ErrorCode(err) == tarport.Unauthorized {
-			w.Header().Add("WWW-Authenticate", `Basic realm="tarport"`)
-		}
-	}
+// headers sets what belongs to the answer to an error.
+func loggedIn(who *auth.Service, headers func(*auth.Service, http.ResponseWriter, *http.Request, error)) mux.MiddlewareFunc {
+	set := func(w http.ResponseWriter, r *http.Request, err error) { headers(who, w, r, err) }
 	return func(next http.Handler) http.Handler {
 		return httpapi.Handle(func(w http.ResponseWriter, r *http.Request) error {
-			httpapi.SetErrorHeaders(r.Context(), challenge)
+			httpapi.SetErrorHeaders(r.Context(), set)
 			p, err := who.Authenticate(r)
 			if err == nil && p.Anonymous() {
 				err = tarport.Errorf(tarport.Unauthorized, "authentication required: log in first")
@@ -288,6 +290,21 @@ func loggedIn(who *auth.Service) mux.MiddlewareFunc {
 			return nil
 		})
 	}
+}
+
+// challenged tells a browser and the clients of the token service how to log in.
+func challenged(who *auth.Service, w http.ResponseWriter, r *http.Request, err error) {
+	who.SetHeaders(w, r, err)
+	if tarport.ErrorCode(err) == tarport.Unauthorized {
+		w.Header().Add("WWW-Authenticate", `Basic realm="tarport"`)
+	}
+}
+
+// unchallenged is for docker -H, which knows no challenge: the message of the
+// error says what to do.
+func unchallenged(who *auth.Service, w http.ResponseWriter, r *http.Request, err error) {
+	who.SetHeaders(w, r, err)
+	w.Header().Del("WWW-Authenticate")
 }
 
 // listen opens the listeners.

@@ -2,6 +2,8 @@ package e2e
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -24,10 +26,11 @@ const adminPassword = "correct horse/battery+staple"
 // server is one tarport with a data directory of its own.
 type server struct {
 	bin  string
-	dir  string   // working directory; ./data is in it
-	args []string // after serve
-	env  []string // beside the address
-	addr string   // 127.0.0.1:PORT, another one after each start
+	dir  string         // working directory; ./data is in it
+	args []string       // after serve
+	env  []string       // beside the address
+	addr string         // 127.0.0.1:PORT, another one after each start
+	ca   *x509.CertPool // where it serves TLS: who signed its certificate
 
 	cmd  *exec.Cmd // nil while it does not run
 	done chan error
@@ -37,7 +40,14 @@ type server struct {
 // administrator's password and env, and stops it at the end of the test.
 func serve(t testing.TB, env ...string) *server {
 	t.Helper()
-	s := &server{bin: tarport(t), dir: t.TempDir(), env: append([]string{"TARPORT_ADMIN_PASSWORD=" + adminPassword}, env...)}
+	return serveTLS(t, nil, env...)
+}
+
+// serveTLS is serve for a server whose environment names a certificate that one
+// of ca has signed; nil is plain HTTP.
+func serveTLS(t testing.TB, ca *x509.CertPool, env ...string) *server {
+	t.Helper()
+	s := &server{bin: tarport(t), dir: t.TempDir(), env: append([]string{"TARPORT_ADMIN_PASSWORD=" + adminPassword}, env...), ca: ca}
 	s.start(t)
 	t.Cleanup(func() {
 		if s.cmd != nil {
@@ -96,7 +106,7 @@ func (s *server) awaitReady(ctx context.Context) error {
 	defer tick.Stop()
 	limit := time.After(30 * time.Second)
 	for {
-		if status, err := get(ctx, s.url("/readyz")); err == nil && status == http.StatusOK {
+		if status, err := s.get(ctx, "/readyz"); err == nil && status == http.StatusOK {
 			return nil
 		}
 		select {
@@ -142,7 +152,12 @@ func (s *server) reap() error {
 	return err
 }
 
-func (s *server) url(path string) string { return "http://" + s.addr + path }
+func (s *server) url(path string) string {
+	if s.ca != nil {
+		return "https://" + s.addr + path
+	}
+	return "http://" + s.addr + path
+}
 
 // logFile holds all that the server printed.
 func (s *server) logFile() string { return filepath.Join(s.dir, "server.log") }
@@ -221,12 +236,18 @@ func freeAddress(ctx context.Context) (string, error) {
 }
 
 // get is a GET of which only the status matters.
-func get(ctx context.Context, url string) (int, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+func (s *server) get(ctx context.Context, path string) (int, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.url(path), http.NoBody)
 	if err != nil {
 		return 0, err
 	}
-	resp, err := http.DefaultClient.Do(req)
+	client := http.DefaultClient
+	if s.ca != nil {
+		transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.ca, MinVersion: tls.VersionTLS12}}
+		defer transport.CloseIdleConnections()
+		client = &http.Client{Transport: transport}
+	}
+	resp, err := client.Do(req)
 	if err != nil {
 		return 0, err
 	}
