@@ -12,7 +12,6 @@ import (
 	"time"
 	"unicode/utf8"
 
-	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -135,29 +134,18 @@ func checkTexts(texts ...string) error {
 	return nil
 }
 
-// importPlatform reads a platform as engine 29 does: x86_64 is amd64, aarch64 is
-// arm64, LINUX/AMD64 is linux/amd64. Systems and architectures that nobody
-// knows are refused, as by 20.10: nothing could run the image.
+// importPlatform is what an image is for: linux on this machine's architecture
+// where nobody says it.
 func importPlatform(s string) (ocispec.Platform, error) {
 	if s == "" {
 		return ocispec.Platform{OS: "linux", Architecture: runtime.GOARCH}, nil
 	}
-	p, err := platforms.Parse(s)
+	p, err := parsePlatform(s)
 	if err != nil {
-		return p, tarport.Errorf(tarport.Invalid, "platform=%s is not of the form os[/architecture[/variant]]", bounded(s))
+		return p, err
 	}
-	if !strings.Contains(systems, " "+p.OS+" ") || !strings.Contains(architectures, " "+p.Architecture+" ") {
-		return p, tarport.Errorf(tarport.Invalid, "platform=%s: there is no system %s, or it does not run on %s", bounded(s), bounded(p.OS), bounded(p.Architecture))
-	}
-	return p, nil
+	return p, checkPlatform(p)
 }
-
-// What Go has names for, which the image specification uses.
-// https://github.com/opencontainers/image-spec/blob/v1.1.1/config.md#properties
-const (
-	systems       = " aix android darwin dragonfly freebsd illumos ios js linux netbsd openbsd plan9 solaris wasip1 windows zos "
-	architectures = " 386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x wasm "
-)
 
 // importing is one call of Import.
 type importing struct {

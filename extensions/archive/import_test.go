@@ -165,7 +165,7 @@ func TestImportOptionsOfRealEngines(t *testing.T) {
 		res, err := reg.Import(t.Context(), bytes.NewReader(rootFS), q)
 		code := differ[c.Query["platform"]+c.Query["repo"]]
 		if c.New.Status >= 400 || code != "" {
-			want := strings.ReplaceAll(c.New.Error, `"linux/amd64/v2/extra": cannot parse platform specifier: invalid argument`, "platform=linux/amd64/v2/extra")
+			want := strings.ReplaceAll(c.New.Error, `"linux/amd64/v2/extra": cannot parse platform specifier: invalid argument`, "platform=\"linux/amd64/v2/extra\"")
 			if got := tarport.ErrorCode(err); got.Status() != 400 || code != "" && got != code || !strings.Contains(err.Error(), want) {
 				t.Errorf("Import(%v) = %v, want a 400 with %q", c.Query, err, c.New.Error)
 			}
@@ -213,7 +213,7 @@ func TestImportPlatforms(t *testing.T) {
 		"":             "linux/" + runtime.GOARCH,
 		"LINUX/AMD64":  "linux/amd64",
 		"linux/x86_64": "linux/amd64", "linux/aarch64": "linux/arm64", "linux/armhf": "linux/arm", "linux/armel": "linux/arm/v6",
-		"linux/arm64/v8": "linux/arm64/v8", "macos/arm64": "darwin/arm64", "riscv64": runtime.GOOS + "/riscv64", "windows/amd64": "windows/amd64",
+		"linux/arm64/v8": "linux/arm64/v8", "macos/arm64": "darwin/arm64", "riscv64": "linux/riscv64", "linux": "linux/" + runtime.GOARCH, "windows/amd64": "windows/amd64",
 		"a/b/c/d": "", "/": "", "linux/": "", "linux/pdp11": "", "minix/amd64": "", "linux amd64": "", strings.Repeat("x", 5000): "", "\x1b[31m": "",
 	} {
 		p, err := importPlatform(s)

@@ -1,60 +1,54 @@
 package archive
 
 import (
-	"slices"
 	"strings"
 
+	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarport/tarport"
 )
 
-// parsePlatform reads os/architecture[/variant], as docker's --platform takes
-// it; an architecture alone is linux'. It is in the normal form.
+// parsePlatform reads os[/architecture[/variant]] in any spelling that Docker
+// knows (aarch64, x86_64, LINUX/AMD64), as engine 29 does. Of a system alone the
+// architecture is this machine's, and an architecture alone is linux'.
 func parsePlatform(s string) (ocispec.Platform, error) {
-	parts := strings.Split(strings.ToLower(s), "/")
-	if len(parts) == 1 {
-		parts = []string{"linux", parts[0]}
+	if !strings.Contains(s, "/") {
+		if p, err := platforms.Parse("linux/" + s); err == nil && known(architectures, p.Architecture) {
+			return p, nil
+		}
 	}
-	if len(parts) > 3 || slices.ContainsFunc(parts, func(p string) bool { return !isPlatformWord(p) }) {
-		return ocispec.Platform{}, tarport.Errorf(tarport.Invalid, "platform=%s must be of the form os/architecture or os/architecture/variant, such as linux/arm64", quoted(s))
+	p, err := platforms.Parse(s)
+	if err != nil {
+		return p, tarport.Errorf(tarport.Invalid, "platform=%s must be of the form os[/architecture[/variant]], such as linux/arm64", quoted(s))
 	}
-	p := ocispec.Platform{OS: parts[0], Architecture: parts[1]}
-	if len(parts) == 3 {
-		p.Variant = parts[2]
-	}
-	return normalPlatform(p), nil
+	return p, nil
 }
 
-func isPlatformWord(s string) bool {
-	return s != "" && len(s) <= 64 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789._-") == ""
+// checkPlatform refuses systems and architectures that nobody knows, as docker
+// 20.10 does: nothing could run such an image.
+func checkPlatform(p ocispec.Platform) error {
+	if !known(systems, p.OS) || !known(architectures, p.Architecture) {
+		return tarport.Errorf(tarport.Invalid, "platform=: there is no system %s, or it does not run on %s", quoted(p.OS), quoted(p.Architecture))
+	}
+	return nil
 }
 
-// normalPlatform gives a platform one spelling, as containerd/platforms does:
-// aarch64 is arm64, and the variant that is the default (arm64/v8, amd64/v1) is
-// left out, or (arm/v7) filled in.
-func normalPlatform(p ocispec.Platform) ocispec.Platform {
-	p.OS, p.Architecture, p.Variant = strings.ToLower(p.OS), strings.ToLower(p.Architecture), strings.ToLower(p.Variant)
-	switch p.Architecture {
-	case "x86_64", "x86-64":
-		p.Architecture = "amd64"
-	case "aarch64":
-		p.Architecture = "arm64"
-	case "i386", "i486", "i586", "i686":
-		p.Architecture = "386"
-	case "armhf":
-		p.Architecture, p.Variant = "arm", "v7"
-	case "armel":
-		p.Architecture, p.Variant = "arm", "v6"
-	}
-	switch p.Architecture + "/" + strings.TrimPrefix(p.Variant, "v") {
-	case "amd64/1", "arm64/8":
-		p.Variant = ""
-	case "arm/", "arm/7":
-		p.Variant = "v7"
-	}
-	return p
+// What Go has names for, which the image specification uses.
+// https://github.com/opencontainers/image-spec/blob/v1.1.1/config.md#properties
+const (
+	systems       = " aix android darwin dragonfly freebsd illumos ios js linux netbsd openbsd plan9 solaris wasip1 windows zos "
+	architectures = " 386 amd64 arm arm64 loong64 mips mips64 mips64le mipsle ppc64 ppc64le riscv64 s390x wasm "
+)
+
+func known(list, word string) bool {
+	return word != "" && !strings.Contains(word, " ") && strings.Contains(list, " "+word+" ")
 }
+
+// normalPlatform gives a platform one spelling: aarch64 is arm64, and the
+// variant that is the default (arm64/v8, amd64/v1) is left out, or (arm/v7)
+// filled in.
+func normalPlatform(p ocispec.Platform) ocispec.Platform { return platforms.Normalize(p) }
 
 // samePlatform tells whether p is what was asked for. Both are normal.
 func samePlatform(p, want ocispec.Platform) bool {

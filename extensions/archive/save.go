@@ -137,6 +137,7 @@ func (s *Service) newSaving(q SaveRequest) (*saving, error) {
 		if err != nil {
 			return nil, err
 		}
+		p = normalPlatform(p)
 		v.platform = &p
 	}
 	return v, nil
