@@ -13,6 +13,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarport/tarport"
@@ -230,7 +231,11 @@ type imageConfig struct {
 	Comment      json.RawMessage `json:"comment"` // Docker's: the message of the commit
 	Config       json.RawMessage `json:"config"`
 	History      json.RawMessage `json:"history"`
+	RootFS       json.RawMessage `json:"rootfs"`
 }
+
+// buildkitComment is what BuildKit leaves in each item of the history.
+const buildkitComment = "buildkit.dockerfile.v0"
 
 // parseImage reads a config leniently: whatever it is, there is an answer.
 func parseImage(b []byte) *metadata.Image {
@@ -253,14 +258,36 @@ func parseImage(b []byte) *metadata.Image {
 		if img.Author == "" {
 			img.Author = k.text(last.Author)
 		}
-		if img.Message == "" {
+		if img.Message == "" && last.Comment != buildkitComment {
 			img.Message = k.text(last.Comment)
 		}
 	}
 	k.config(facts, c.Config)
 	facts.Truncated = k.cut
 	img.Config = encodeFacts(facts)
+	img.Chains = chainIDs(decode[ocispec.RootFS](c.RootFS).DiffIDs)
 	return img
+}
+
+// maxChains is how many layers an image may have that is compared with others.
+const maxChains = 512
+
+// chainIDs are those of image-spec, "Layer ChainID"; none where a diffID is no
+// digest.
+func chainIDs(diffIDs []digest.Digest) []digest.Digest {
+	if len(diffIDs) > maxChains {
+		return nil
+	}
+	chains := make([]digest.Digest, len(diffIDs))
+	for i, d := range diffIDs {
+		if d.Validate() != nil {
+			return nil
+		}
+		if chains[i] = d; i > 0 {
+			chains[i] = digest.FromString(chains[i-1].String() + " " + d.String())
+		}
+	}
+	return chains
 }
 
 func encodeFacts(f *ImageFacts) string {

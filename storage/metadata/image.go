@@ -34,6 +34,8 @@ type Image struct {
 	Author  string
 	Message string // of the commit
 	Config  string // JSON of what a list of tags shows
+
+	Chains []digest.Digest // the chain ID at each layer, the lowest first
 }
 
 // States of the scan of an image's layers.
@@ -148,7 +150,7 @@ func (tx *Tx) putImage(ctx context.Context, repo int64, m *Manifest, img *Image)
 	if _, err := tx.exec(ctx, insertLayers, repo, m.Digest.String(), tx.now); err != nil {
 		return fmt.Errorf("record the layers: %w", err)
 	}
-	return nil
+	return tx.putChains(ctx, repo, m.Digest, img.Chains)
 }
 
 // describeAgain is describe for a manifest that was there already: its config or
