@@ -59,6 +59,12 @@ var policy = map[string]allowed{
 		own:     []string{"", "storage", "storage/metadata", "internal/httpapi"},
 		modules: []string{reference, godigest, imagespec, mux},
 	},
+
+	"extensions/images": {
+		own:     []string{"", "storage", "storage/metadata", "storage/layer/scan", "internal/httpapi"},
+		modules: []string{godigest, imagespec, mux},
+	},
+
 	"extensions/namespaces": {
 		own:     []string{"", "storage/metadata", "internal/httpapi"},
 		modules: []string{mux},
@@ -82,7 +88,11 @@ var policy = map[string]allowed{
 	},
 	"cmd/tarport": {
 		own: []string{
-			"", "storage", "storage/metadata", "auth", "registry", "extensions/archive", "extensions/engine", "extensions/namespaces", "extensions/scanner", "extensions/uploads",
+			"", "storage", "storage/metadata", "auth", "registry",
+			"extensions/archive", "extensions/engine",
+			"", "storage", "storage/metadata", "auth", "registry",
+			"extensions/images", "extensions/namespaces",
+			"extensions/scanner", "extensions/uploads",
 			"internal/httpapi", "internal/client",
 			"cmd/tarport/internal/config", "cmd/tarport/internal/progress", "cmd/tarport/internal/server", "cmd/tarport/internal/transfer",
 		},
@@ -168,7 +178,10 @@ func TestPolicyGoesOneWay(t *testing.T) {
 		"": 0, "internal/version": 0,
 		"storage/metadata": 1, "storage/layer": 1, "storage/layer/scan": 1, "internal/httpapi": 1, "internal/client": 1, "internal/tarball": 1,
 		"storage": 2, "auth": 2,
-		"registry": 3, "extensions/archive": 3, "extensions/engine": 3, "extensions/namespaces": 3, "extensions/scanner": 3, "extensions/uploads": 3,
+		"registry":           3,
+		"extensions/archive": 3, "extensions/engine": 3,
+		"extensions/images": 3, "extensions/namespaces": 3,
+		"extensions/scanner": 3, "extensions/uploads": 3,
 		"cmd/tarport/internal/config": 4, "cmd/tarport/internal/docker": 4, "cmd/tarport/internal/progress": 4, "cmd/tarport/internal/server": 5, "cmd/tarport/internal/transfer": 5, "cmd/tarport": 6,
 		"internal/pgtest": 0, "internal/e2e": 0,
 	}

@@ -117,6 +117,8 @@ POST   /engine/{ns}/                                     login    404 404
 PUT    /engine/{ns}/                                     login    404 404
 PATCH  /engine/{ns}/                                     login    404 404
 DELETE /engine/{ns}/                                     login    404 404
+GET    /api/v1/repositories/{name}/-/manifests/{reference}      pull 200 404
+GET    /api/v1/repositories/{name}/-/manifests/{reference}/diff pull 200 404 ?with={reference}
 `
 
 // matrixClasses are what routes take: the least role in the namespace, the

@@ -30,6 +30,7 @@ import (
 	"github.com/tarport/tarport/cmd/tarport/internal/server"
 	"github.com/tarport/tarport/extensions/archive"
 	"github.com/tarport/tarport/extensions/engine"
+	"github.com/tarport/tarport/extensions/images"
 	"github.com/tarport/tarport/extensions/namespaces"
 	"github.com/tarport/tarport/extensions/scanner"
 	"github.com/tarport/tarport/extensions/uploads"
@@ -248,6 +249,10 @@ func (s *stores) newRoutes(ctx context.Context, c *config.Config) (*routes, erro
 	if err != nil {
 		return nil, err
 	}
+	shown, err := images.New(images.Options{DB: s.db, Content: s.content, Access: who})
+	if err != nil {
+		return nil, err
+	}
 	others := newRouter()
 	who.Routes(others)
 	namespaces.OpenAPIRoute(others)
@@ -261,6 +266,7 @@ func (s *stores) newRoutes(ctx context.Context, c *config.Config) (*routes, erro
 		return nil, err
 	}
 	daemon.Routes(others, loggedIn(who, unchallenged))
+	shown.Routes(api)
 	return &routes{auth: who, registry: reg, others: others}, nil
 }
 
