@@ -73,6 +73,17 @@ func newWorld(t *testing.T, dsn string) *world {
 	return w
 }
 
+// as lets another user do something.
+func (w *world) as(name string, do func()) {
+	w.Helper()
+	before := w.user
+	u, err := w.db.UserByName(w.Context(), name)
+	check(w.T, err)
+	w.user = tarport.Principal{UserID: u.ID, Name: name}
+	do()
+	w.user = before
+}
+
 func eachWorld(t *testing.T, test func(w *world)) {
 	t.Helper()
 	t.Run("sqlite", func(t *testing.T) {
@@ -211,7 +222,7 @@ func TestWhatAnImageStandsOnAndWhatStandsOnIt(t *testing.T) {
 		base := w.push("team/base", "1.0", []string{"one", "two"}, "PATH=/bin", "A=1")
 		app := w.push("team/app", "2.0", []string{"one", "two", "three"}, "PATH=/bin", "A=2", "B=3")
 		w.push("team/lower", "1.0", []string{"one"}, "PATH=/bin")
-		w.push("secret/base", "1.0", []string{"one", "two"}, "PATH=/bin") // ada is no member
+		w.as("bob", func() { w.push("secret/base", "1.0", []string{"one", "two"}, "PATH=/bin") }) // bob's own
 		d := w.detail("team/app", "2.0", "")
 		want := &Related{Name: "team/base:1.0", Digest: base, Layers: 2}
 		if diff := cmp.Diff(want, d.BaseImage); diff != "" {
@@ -273,9 +284,14 @@ func (w *world) manifest(repository, tag string, m ocispec.Manifest) digest.Dige
 func (w *world) blob(repository, mediaType string, b []byte) ocispec.Descriptor {
 	w.Helper()
 	ctx := tarport.WithPrincipal(w.Context(), w.user)
-	_, err := w.content.PutBlob(ctx, repository, digest.FromBytes(b), strings.NewReader(string(b)))
+	u, err := w.content.NewUpload(ctx, repository)
 	check(w.T, err)
-	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
+	_, err = u.ReadFrom(strings.NewReader(string(b)))
+	check(w.T, err)
+	desc := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(b), Size: int64(len(b))}
+	_, err = u.Commit(ctx, desc)
+	check(w.T, err)
+	return desc
 }
 
 func TestReferrersAreSortedByWhatTheyAre(t *testing.T) {
@@ -340,7 +356,7 @@ func TestWhatIsHiddenIsNotThere(t *testing.T) {
 	w := newWorld(t, filepath.Join(t.TempDir(), "tarport.db"))
 	w.push("secret/app", "1.0", []string{"one"})
 	w.push("team/app", "1.0", []string{"one", "two"})
-	w.user = tarport.Principal{UserID: w.user.UserID + 1, Name: "bob"}
+	w.user = tarport.Principal{UserID: -1, Name: "eve"}
 	for _, path := range []string{"secret/app/-/manifests/1.0", "secret/none/-/manifests/1.0", "team/app/-/manifests/1.0/diff?with=secret/app:1.0"} {
 		if code, _ := w.failure("/repositories/"+path, http.StatusNotFound); code != string(tarport.NameUnknown) {
 			t.Errorf("%s: %s, want NAME_UNKNOWN", path, code)
