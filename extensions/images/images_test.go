@@ -305,7 +305,7 @@ func TestReferrersAreSortedByWhatTheyAre(t *testing.T) {
 	refer := func(tag, artifactType, kind string, subject *ocispec.Descriptor) {
 		r := ocispec.Manifest{
 			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, ArtifactType: artifactType, Subject: subject,
-			Config: w.blob("team/app", ocispec.MediaTypeEmptyJSON, []byte("{}")), Layers: []ocispec.Descriptor{w.blob("team/app", "text/plain", []byte(artifactType + tag))},
+			Config: w.blob("team/app", ocispec.MediaTypeEmptyJSON, []byte("{}")), Layers: []ocispec.Descriptor{w.blob("team/app", "text/plain", []byte(artifactType+tag))},
 		}
 		want[w.manifest("team/app", tag, r).String()] = kind
 	}
