@@ -96,18 +96,27 @@ func (o *apiOptions) client(ctx context.Context, a *app) (*client.Client, error)
 	}}), nil
 }
 
-// logins are docker's, of the user who runs the command.
-func (a *app) logins() (*client.Logins, error) {
-	dir := config.Getenv(a.environ, "DOCKER_CONFIG")
-	if dir == "" {
-		home := config.Getenv(a.environ, "HOME")
-		if home == "" {
-			var err error
-			if home, err = os.UserHomeDir(); err != nil {
-				return nil, fmt.Errorf("find docker's logins: %w", err)
-			}
+// dockerDir is where docker keeps what it knows of the user who runs the
+// command.
+func (a *app) dockerDir() (string, error) {
+	if dir := config.Getenv(a.environ, "DOCKER_CONFIG"); dir != "" {
+		return dir, nil
+	}
+	home := config.Getenv(a.environ, "HOME")
+	if home == "" {
+		var err error
+		if home, err = os.UserHomeDir(); err != nil {
+			return "", fmt.Errorf("find docker's logins: %w", err)
 		}
-		dir = filepath.Join(home, ".docker")
+	}
+	return filepath.Join(home, ".docker"), nil
+}
+
+// logins are docker's, of that user.
+func (a *app) logins() (*client.Logins, error) {
+	dir, err := a.dockerDir()
+	if err != nil {
+		return nil, err
 	}
 	return client.NewLogins(client.LoginsOptions{
 		Dir: dir, Memory: config.Getenv(a.environ, "DOCKER_AUTH_CONFIG"), Environ: a.environ, Err: a.err,

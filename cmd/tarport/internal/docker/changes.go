@@ -113,9 +113,12 @@ func (d *differ) keys(instruction string, image, container map[string]struct{}) 
 			d.add("EXPOSE %s", key)
 			continue
 		}
-		d.list(instruction, []string{key})
+		d.list(instruction, []string{bare.Replace(key)}) // its words are expanded also in JSON
 	}
 }
+
+// bare escapes a word that stands in no quotes.
+var bare = strings.NewReplacer(`\`, `\\`, `"`, `\"`, `'`, `\'`, `$`, `\$`)
 
 // list is an instruction with a JSON array.
 func (d *differ) list(instruction string, words []string) {
