@@ -146,7 +146,7 @@ func interruptible(ctx context.Context, f func(context.Context) error) error {
 		e.Err = errors.New("interrupted")
 		return interruptedError{e}
 	}
-	return interruptedError{errors.New("interrupted; nothing is left of what was under way")}
+	return interruptedError{errors.New("interrupted: nothing is left of it")}
 }
 
 // imageNames takes the registry's host off names of images, as docker writes
