@@ -76,6 +76,11 @@ func TestAnUploadIsLoadedOnceAndGone(t *testing.T) {
 	}
 	post(target+id, "", 201, `"name":"team/app:1"`)
 	post(target+id, "", 404, "NOT_FOUND")
+	rootFS := layerOf("y") // at the wrong door it is kept
+	id = reg.sent(t, rootFS, len(rootFS))
+	post(target+id, "", 422, "ARCHIVE_INVALID")
+	post(strings.Replace(target, "/load?namespace=team", "/import?repo=team/fs", 1)+id, "", 201, `"name":"team/fs:latest"`)
+	post(target+id, "", 404, "NOT_FOUND")
 	broken := reg.sent(t, body[:1024], 1024)
 	post(target+broken, "", 422, "ARCHIVE_INVALID")
 	if _, err := reg.store.ArchiveUpload(t.Context(), broken); err != nil {
