@@ -22,7 +22,7 @@ type files interface {
 	// has fewer.
 	stage(ctx context.Context, id string, size int64) (stagedFile, error)
 	// openStaged reads the file of an upload from its beginning.
-	openStaged(ctx context.Context, id string) (io.ReadCloser, error)
+	openStaged(ctx context.Context, id string) (io.ReadSeekCloser, error)
 	dropStaged(ctx context.Context, id string) error
 	// keepStaged makes the name of a synced file durable, which place does
 	// without it.

@@ -38,9 +38,9 @@ func (f *driverFiles) stage(ctx context.Context, id string, size int64) (stagedF
 	return &driverStaged{FileWriter: w}, nil
 }
 
-func (f *driverFiles) openStaged(ctx context.Context, id string) (io.ReadCloser, error) {
-	r, err := f.driver.Reader(ctx, stagedPath(id), 0)
-	return r, notExist(err)
+func (f *driverFiles) openStaged(ctx context.Context, id string) (io.ReadSeekCloser, error) {
+	r, _, err := f.reader(ctx, stagedPath(id))
+	return r, err
 }
 
 func (f *driverFiles) dropStaged(ctx context.Context, id string) error {
@@ -116,11 +116,15 @@ func (f *driverFiles) place(ctx context.Context, id string, dgst digest.Digest) 
 }
 
 func (f *driverFiles) open(ctx context.Context, dgst digest.Digest) (io.ReadSeekCloser, int64, error) {
-	n, err := f.size(ctx, dgst)
+	return f.reader(ctx, blobPath(dgst))
+}
+
+func (f *driverFiles) reader(ctx context.Context, path string) (io.ReadSeekCloser, int64, error) {
+	fi, err := f.driver.Stat(ctx, path)
 	if err != nil {
-		return nil, 0, err
+		return nil, 0, notExist(err)
 	}
-	return &driverReader{ctx: ctx, driver: f.driver, path: blobPath(dgst), size: n}, n, nil
+	return &driverReader{ctx: ctx, driver: f.driver, path: path, size: fi.Size()}, fi.Size(), nil
 }
 
 func (f *driverFiles) size(ctx context.Context, dgst digest.Digest) (int64, error) {

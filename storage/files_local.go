@@ -92,7 +92,7 @@ func positioned(file *os.File, size int64) error {
 	return err
 }
 
-func (f *localFiles) openStaged(_ context.Context, id string) (io.ReadCloser, error) {
+func (f *localFiles) openStaged(_ context.Context, id string) (io.ReadSeekCloser, error) {
 	return os.Open(f.path(stagedPath(id)))
 }
 
@@ -263,12 +263,13 @@ const writeback = 8 << 20
 type localStaged struct {
 	*os.File
 	begun, at int64 // writing back has begun up to begun; the file ends at at
+	temporary bool  // see cut
 }
 
 func (s *localStaged) Write(p []byte) (int, error) {
 	n, err := s.File.Write(p)
 	s.at += int64(n)
-	if s.at-s.begun >= writeback {
+	if s.at-s.begun >= writeback && !s.temporary {
 		beginWriteback(s.File, s.begun, s.at-s.begun)
 		s.begun = s.at
 	}
@@ -278,6 +279,17 @@ func (s *localStaged) Write(p []byte) (int, error) {
 // ReadFrom would make io.Copy go round Write.
 func (s *localStaged) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(struct{ io.Writer }{s}, r)
+}
+
+// cut makes the file end there. A file that is cut is a temporary one, which the
+// disk need not have.
+func (s *localStaged) cut(size int64) error {
+	if err := s.Truncate(size); err != nil {
+		return err
+	}
+	_, err := s.Seek(size, io.SeekStart)
+	s.at, s.temporary = size, true
+	return err
 }
 
 func (s *localStaged) sync(context.Context) error { return s.File.Sync() }

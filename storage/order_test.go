@@ -53,7 +53,7 @@ func (f *spyFiles) stage(ctx context.Context, id string, size int64) (stagedFile
 	return &spyStaged{w, f, id}, nil
 }
 
-func (f *spyFiles) openStaged(ctx context.Context, id string) (io.ReadCloser, error) {
+func (f *spyFiles) openStaged(ctx context.Context, id string) (io.ReadSeekCloser, error) {
 	if err := f.did("openStaged", id, ""); err != nil {
 		return nil, err
 	}
