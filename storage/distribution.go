@@ -310,9 +310,11 @@ func (m manifest) Payload() (mediaType string, payload []byte, err error) {
 
 // How content came in, as manifests and tags remember it.
 const (
-	ViaPush = "push"
-	ViaLoad = "load"
-	ViaTag  = "tag"
+	ViaPush   = "push"
+	ViaLoad   = "load"
+	ViaImport = "import"
+	ViaCommit = "commit"
+	ViaTag    = "tag"
 )
 
 type tagService struct {

@@ -136,7 +136,7 @@ func (r *resolver) item(it dockerItem) (*manifest, error) {
 		}
 		m.blobs = append(m.blobs, b)
 	}
-	return m, m.write()
+	return m, m.write(false)
 }
 
 func (r *resolver) itemLayer(path string, want digest.Digest) (blob, error) {
@@ -161,12 +161,13 @@ func (r *resolver) itemLayer(path string, want digest.Digest) (blob, error) {
 }
 
 // write makes the manifest of an image that has none of its own: what docker
-// push would have sent, a Docker schema 2 manifest, or an OCI manifest where a
-// layer is zstd, for which Docker's types have no name that clients know.
-func (m *manifest) write() error {
+// push would have sent, a Docker schema 2 manifest, or an OCI manifest where that
+// is wanted, or a layer is zstd, for which Docker's types have no name that
+// clients know.
+func (m *manifest) write(oci bool) error {
 	mediaType, config, layer := dockerManifest, dockerConfig, dockerLayerType
 	for _, b := range m.blobs {
-		if b.compression == zstded {
+		if oci || b.compression == zstded {
 			mediaType, config, layer = ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ociLayerType
 		}
 	}

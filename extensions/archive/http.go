@@ -5,6 +5,7 @@ import (
 	"context"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 
@@ -28,6 +29,7 @@ func (h *Handler) Routes(r *mux.Router) {
 	r.Path("/archives/load").Methods(http.MethodPut, http.MethodPost).Handler(httpapi.Handle(h.load))
 	r.Path("/archives/save").Methods(http.MethodGet, http.MethodHead).Handler(httpapi.Handle(h.save))
 	r.Path("/archives/import").Methods(http.MethodPut, http.MethodPost).Handler(httpapi.Handle(h.importRootFS))
+	r.Path("/archives/commit").Methods(http.MethodPut, http.MethodPost).Handler(httpapi.Handle(h.commit))
 	r.Path("/archives/export").Methods(http.MethodGet, http.MethodHead).Handler(httpapi.Handle(h.export))
 }
 
@@ -113,6 +115,39 @@ func (w *watchedWriter) Write(p []byte) (int, error) {
 		w.err = err
 	}
 	return n, err
+}
+
+// commit is docker commit: the body is the file system of a container. The
+// parameters are those of Docker's POST /commit, and the base.
+func (h *Handler) commit(w http.ResponseWriter, r *http.Request) error {
+	query := r.URL.Query()
+	force, err := boolean(query, "force")
+	if err != nil {
+		return err
+	}
+	return h.receive(w, r, func(ctx context.Context, in incoming) (*Result, error) {
+		return h.s.Commit(ctx, in.body, CommitRequest{
+			ImportRequest: ImportRequest{
+				Repository: query.Get("repo"), Tag: query.Get("tag"), Message: cmp.Or(query.Get("message"), query.Get("comment")),
+				Author: query.Get("author"), Changes: query["changes"], Platform: query.Get("platform"),
+				Compression: query.Get("compression"), Size: in.size, Encodings: in.encodings, Progress: in.progress,
+			},
+			Base: query.Get("base"), CreatedBy: query.Get("created_by"), Force: force,
+		})
+	})
+}
+
+// boolean reads a parameter that is true or false, as Docker's are: 1 and 0 too.
+func boolean(query url.Values, name string) (bool, error) {
+	v := query.Get(name)
+	if v == "" {
+		return false, nil
+	}
+	b, err := strconv.ParseBool(v)
+	if err != nil {
+		return false, tarport.Errorf(tarport.Invalid, "%s must be true or false, not %s", name, quoted(v))
+	}
+	return b, nil
 }
 
 // incoming is what a request brings.

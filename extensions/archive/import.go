@@ -179,7 +179,7 @@ func (im *importing) run(ctx context.Context, q ImportRequest) (_ *Result, err e
 	if err != nil {
 		return nil, err
 	}
-	res, err := im.s.commitOne(ctx, im.batch, m, im.to, "import")
+	res, err := im.s.commitOne(ctx, im.batch, m, im.to, storage.ViaImport)
 	if err != nil {
 		return nil, err
 	}
@@ -204,16 +204,11 @@ func (im *importing) read(ctx context.Context, q ImportRequest) (blob, error) {
 	if err != nil {
 		return blob{}, err
 	}
-	known, err := im.s.o.Store.KnownLayers(ctx, f.diffID)
+	b, err := im.s.known(ctx, f.diffID, *stored)
 	if err != nil {
-		return blob{}, fmt.Errorf("look up layer %s: %w", f.diffID, err)
+		return blob{}, err
 	}
-	for _, l := range known {
-		if l.Compression == stored.compression {
-			stored = &form{l.Digest, l.Size, l.Compression} // ours goes with the batch
-		}
-	}
-	return blob{desc: ocispec.Descriptor{Digest: stored.digest, Size: stored.size}, diffID: f.diffID, compression: stored.compression}, nil
+	return *b, nil
 }
 
 func (im *importing) stream(ctx context.Context, in *intake, f *file, encodings int) error {
@@ -248,11 +243,12 @@ func (im *importing) manifest(layer blob, q ImportRequest) (*manifest, error) {
 		RootFS:  ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{layer.diffID}},
 		History: []ocispec.History{{Created: &now, Author: q.Author, Comment: message}},
 	}}
-	return newImage(doc, []blob{layer})
+	return newImage(doc, []blob{layer}, false)
 }
 
-// newImage makes a manifest of a config that is made here, and its layers.
-func newImage(config any, layers []blob) (*manifest, error) {
+// newImage makes a manifest of a config that is made here, and its layers; an
+// OCI manifest where that is wanted.
+func newImage(config any, layers []blob, oci bool) (*manifest, error) {
 	data, err := json.Marshal(config)
 	if err != nil {
 		return nil, fmt.Errorf("encode a config: %w", err)
@@ -267,7 +263,7 @@ func newImage(config any, layers []blob) (*manifest, error) {
 		return nil, fmt.Errorf("read a config that was made here: %w", err)
 	}
 	m.platform = cfg.platform()
-	return m, m.write()
+	return m, m.write(oci)
 }
 
 // commitOne makes one image visible under one name.

@@ -378,7 +378,7 @@ func (r *resolver) rewrite(m *manifest, doc document, depth int) error {
 		return errPinned(m.rewritten)
 	}
 	m.warnings = append(m.warnings, "its layers were compressed, so its manifest is not the archive's own "+m.rewritten.String())
-	return m.write()
+	return m.write(false)
 }
 
 // blob finds the blob of a descriptor and checks its digest and size.

@@ -60,13 +60,18 @@ func (r *reporter) passed(f *file, n int64) {
 
 // importing tells that n bytes of a body of total have passed, 0 or less where
 // that is not known, as docker import tells of what it downloads.
-func (r *reporter) importing(n, total int64) {
+func (r *reporter) importing(n, total int64) { r.reading("Importing", n, total) }
+
+// comparing is importing for a commit.
+func (r *reporter) comparing(n, total int64) { r.reading("Comparing", n, total) }
+
+func (r *reporter) reading(what string, n, total int64) {
 	if r.send == nil {
 		return
 	}
 	if now := time.Now(); now.Sub(r.last) >= reportEvery {
 		r.last = now
-		r.send(Message{Status: "Importing", Progress: &Progress{n, max(total, 0)}})
+		r.send(Message{Status: what, Progress: &Progress{n, max(total, 0)}})
 	}
 }
 

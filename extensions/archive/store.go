@@ -55,6 +55,8 @@ type Unpacked interface {
 	IndexLayer(ctx context.Context, blob digest.Digest, c layer.Collector, taps ...io.Writer) (digest.Digest, error)
 	// OpenLayer opens a blob for reading what it is unpacked.
 	OpenLayer(ctx context.Context, blob digest.Digest) (io.ReadCloser, error)
+	// NewSpool makes a temporary file.
+	NewSpool(ctx context.Context) (*storage.Spool, error)
 }
 
 // Batch is what one archive brings. See storage.Batch.
@@ -71,6 +73,11 @@ type Batch interface {
 // the commit. See storage.Batch.
 type charger interface {
 	Charge(namespace string)
+}
+
+// indexBatch is a Batch that keeps the indexes of its layers.
+type indexBatch interface {
+	CreateIndex(ctx context.Context) (*storage.StagedIndex, error)
 }
 
 // StagedBlob is a blob that is being written. See storage.StagedBlob.

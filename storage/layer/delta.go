@@ -2,6 +2,7 @@ package layer
 
 import (
 	"archive/tar"
+	"errors"
 	"fmt"
 	"io"
 )
@@ -22,6 +23,7 @@ import (
 type Delta struct {
 	base, export *Tree
 	spool        Spool
+	watch        Collector // may be nil
 	ix           *Indexer
 	err          error // why the export cannot be compared
 
@@ -51,33 +53,52 @@ type Stats struct {
 	Added, Changed, Deleted int
 }
 
-// NewDelta returns a Delta over base, which it does not change.
-func NewDelta(base *Tree, spool Spool) *Delta {
-	d := &Delta{base: base, export: NewTree(), spool: spool}
+// NewDelta returns a Delta over base, which it does not change. watch sees the
+// entries of the export as an Indexer's Collector does, first; it may be nil.
+func NewDelta(base *Tree, spool Spool, watch Collector) *Delta {
+	d := &Delta{base: base, export: NewTree(), spool: spool, watch: watch}
 	d.export.begin()
 	d.ix = newIndexer(d.add, nil, d)
 	return d
 }
 
-// Write takes the next plain bytes of the export.
+// Write takes the next plain bytes of the export. An ExportError says why no
+// layer can be made of it, ErrTooLarge that there is too much in it.
 func (d *Delta) Write(p []byte) (int, error) {
 	n, _ := d.ix.Write(p)
+	if err := d.ix.Broken(); err != nil {
+		d.fail(err)
+	}
 	return n, d.err
 }
 
-// RefusedError is the error of an export that is a good tar and cannot be made a
-// layer of.
-type RefusedError struct{ Reason string }
+// ExportError is an error of the export, and not of what it is compared with.
+type ExportError struct{ Reason string }
 
-func (e *RefusedError) Error() string { return e.Reason }
+func (e *ExportError) Error() string { return e.Reason }
 
 func refused(format string, args ...any) error {
-	return &RefusedError{fmt.Sprintf(format, args...)}
+	return &ExportError{fmt.Sprintf(format, args...)}
+}
+
+// fail notes the first error of the export.
+func (d *Delta) fail(err error) {
+	switch {
+	case d.err != nil:
+	case errors.Is(err, ErrTooLarge):
+		d.err = err
+	default:
+		d.err = &ExportError{err.Error()}
+	}
 }
 
 // Entry is the Delta as the Collector of its own Indexer; nobody else calls it.
 func (d *Delta) Entry(h *tar.Header) io.Writer {
 	p := CleanPath(h.Name)
+	var watching io.Writer
+	if d.watch != nil {
+		watching = d.watch.Entry(h)
+	}
 	switch {
 	case d.err != nil:
 		return nil
@@ -89,15 +110,21 @@ func (d *Delta) Entry(h *tar.Header) io.Writer {
 		d.err = refused("%s is a sparse file: pack the file system without --sparse", quoted(p))
 	case h.Typeflag == tar.TypeReg:
 		d.at = d.spool.Mark()
-		return spooling{d}
+		return spooling{d, watching}
 	}
 	return nil
 }
 
 // spooling is the content of a file on its way.
-type spooling struct{ d *Delta }
+type spooling struct {
+	d     *Delta
+	watch io.Writer // may be nil
+}
 
 func (s spooling) Write(p []byte) (int, error) {
+	if s.watch != nil {
+		_, _ = s.watch.Write(p) // its own affair
+	}
 	n, err := s.d.spool.Write(p)
 	if err != nil {
 		s.d.err = fmt.Errorf("keep what is new: %w", err)
@@ -118,7 +145,9 @@ func (d *Delta) add(e *Entry) error {
 		}
 	}
 	if d.err == nil {
-		d.err = d.export.add(0, e)
+		if err := d.export.add(0, e); err != nil {
+			d.fail(err)
+		}
 	}
 	return d.err
 }
@@ -144,19 +173,20 @@ func baseInode(offset int64) (i int32, ok bool) {
 	return int32(-1 - offset), offset < 0 //nolint:gosec // what inBase made
 }
 
-// Close tells that the export is complete, and compares. A RefusedError says
-// what no layer can be made of, ErrTooLarge that there is too much of it; any
-// other error, where none was returned by Write, what is wrong with the tar.
+// Close tells that the export is complete, and compares. Errors are as Write's.
 func (d *Delta) Close() error {
 	defer d.ix.Abandon()
-	if err := d.ix.Close(); d.err != nil || err != nil {
-		if d.err != nil {
-			return d.err
-		}
-		return err
+	if err := d.ix.Close(); err != nil {
+		d.fail(err)
 	}
-	d.compare()
-	return nil
+	if d.err == nil && !d.ix.ended {
+		// What a layer may lack would here delete what comes behind the cut.
+		d.err = refused("it has no end: it was cut off")
+	}
+	if d.err == nil {
+		d.compare()
+	}
+	return d.err
 }
 
 // Abandon ends a Delta whose export is not read on.

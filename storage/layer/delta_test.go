@@ -41,7 +41,7 @@ func (m *memory) Rewind(at int64) error {
 func deltaOf(tb testing.TB, export []byte, base ...[]byte) ([]byte, Stats, error) {
 	tb.Helper()
 	spool := &memory{}
-	d := NewDelta(treeOf(tb, base...), spool)
+	d := NewDelta(treeOf(tb, base...), spool, nil)
 	defer d.Abandon()
 	if _, err := io.CopyBuffer(struct{ io.Writer }{d}, struct{ io.Reader }{bytes.NewReader(export)}, make([]byte, 4096)); err != nil {
 		return nil, Stats{}, err
@@ -223,7 +223,7 @@ func TestTheFiguresOfADelta(t *testing.T) {
 
 func TestExportsThatAreRefused(t *testing.T) {
 	t.Parallel()
-	refusedOnes := map[string][]byte{
+	for name, export := range map[string][]byte{
 		"a whiteout":         pack(file("etc/.wh.keep", "")),
 		"an opaque marker":   pack(file("srv/.wh..wh..opq", "")),
 		"below a whiteout":   pack(file("a/.wh.b/c", "")),
@@ -231,27 +231,45 @@ func TestExportsThatAreRefused(t *testing.T) {
 		// archive/tar writes neither of these.
 		"a sparse file":            bytes.Replace(withRecord("VND.sparse.x"), []byte("VND.sparse.x"), []byte("GNU.sparse.x"), 1),
 		"a number no tar can have": largeDevice(withRecord(CapabilityRecord)),
-	}
-	for name, export := range refusedOnes {
-		_, _, err := deltaOf(t, export)
-		if _, ok := errors.AsType[*RefusedError](err); !ok {
-			t.Errorf("%s: error = %v, want a RefusedError", name, err)
-		}
-	}
-	for name, export := range map[string][]byte{
 		"a tar that is cut off":    pack(file("a", noise(3000)))[:2000],
+		"a tar without its end":    pack(file("a", "1"), file("b", "2"))[:2*BlockSize],
+		"nothing":                  {},
 		"no tar":                   []byte(noise(5000)),
 		"two archives":             append(pack(file("a", "1")), pack(file("a", "1"))...),
 		"a hard link to nothing":   pack(link(tar.TypeLink, "a", "b")),
 		"a hard link that is late": pack(link(tar.TypeLink, "a", "b"), file("b", "1")),
 		"a path too long":          pack(file(strings.Repeat("a/", 3000)+"b", "")),
-		"a capability of another k": pack(file("a", "x").with(func(h *tar.Header) {
-			h.PAXRecords = map[string]string{CapabilityRecord: "short"}
-		}), link(tar.TypeLink, "b", "c")),
 	} {
-		if _, _, err := deltaOf(t, export); err == nil {
-			t.Errorf("%s: no error", name)
+		_, _, err := deltaOf(t, export)
+		if _, ok := errors.AsType[*ExportError](err); !ok {
+			t.Errorf("%s: error = %v, want an ExportError", name, err)
 		}
+	}
+}
+
+// TestABrokenExportIsNotReadOn: there can be gigabytes to come.
+func TestABrokenExportIsNotReadOn(t *testing.T) {
+	t.Parallel()
+	for name, export := range map[string][]byte{"no tar": []byte(noise(5000)), "a whiteout": pack(file(".wh.a", ""), file("b", noise(5000)))} {
+		d := NewDelta(NewTree(), &memory{}, nil)
+		defer d.Abandon()
+		_, err := d.Write(export[:2048])
+		if _, ok := errors.AsType[*ExportError](err); !ok {
+			t.Errorf("%s: Write = %v, want an ExportError", name, err)
+		}
+	}
+}
+
+func TestAWatcherSeesTheExport(t *testing.T) {
+	t.Parallel()
+	c := &tape{want: func(h *tar.Header) bool { return h.Name == "b" }, got: map[string]*bytes.Buffer{}}
+	d := NewDelta(NewTree(), &memory{}, c)
+	_, err := d.Write(pack(dir("a"), file("b", "content"), file("c", "x")))
+	if err = errors.Join(err, d.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.got["b"].String(); got != "content" || !slices.Equal(c.names, []string{"a/", "b", "c"}) && !slices.Equal(c.names, []string{"a", "b", "c"}) {
+		t.Errorf("it saw %v and %q", c.names, got)
 	}
 }
 
@@ -279,7 +297,7 @@ func largeDevice(plain []byte) []byte {
 func TestASpoolThatFailsEndsTheDelta(t *testing.T) {
 	t.Parallel()
 	full := errors.New("full")
-	d := NewDelta(NewTree(), &memory{err: full})
+	d := NewDelta(NewTree(), &memory{err: full}, nil)
 	defer d.Abandon()
 	if _, err := d.Write(pack(file("a", noise(3000)))); !errors.Is(err, full) {
 		t.Errorf("Write = %v, want the spool's error", err)
@@ -294,7 +312,7 @@ func TestABaseThatChangedUnderItsIndexIsNoticed(t *testing.T) {
 	t.Parallel()
 	base := pack(file("a", "1"))
 	for name, read := range map[string][]byte{"another": pack(file("a", "2")), "a short one": base[:512]} {
-		d := NewDelta(treeOf(t, base), &memory{})
+		d := NewDelta(treeOf(t, base), &memory{}, nil)
 		_, err := d.Write(pack(file("a", "1"), link(tar.TypeLink, "b", "a")))
 		if err = errors.Join(err, d.Close()); err != nil {
 			t.Fatal(err)
@@ -313,7 +331,7 @@ func TestOnlyWhatIsNewStaysInTheSpool(t *testing.T) {
 	big := noise(100_000)
 	base := pack(file("a", big), file("b", big), file("c", big))
 	spool := &memory{}
-	d := NewDelta(treeOf(t, base), spool)
+	d := NewDelta(treeOf(t, base), spool, nil)
 	_, err := io.CopyBuffer(struct{ io.Writer }{d}, bytes.NewReader(pack(file("a", big), file("b", "new"), file("c", big), file("d", "more"))), make([]byte, 1000))
 	if err = errors.Join(err, d.Close()); err != nil {
 		t.Fatal(err)

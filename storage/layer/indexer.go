@@ -39,6 +39,7 @@ type Indexer struct {
 	pending  bool // entry is complete when the next header comes
 	wanted   io.Writer
 	indexErr error
+	ended    bool // the tar has the zeros that end one
 }
 
 // NewIndexer returns an Indexer that writes the index to w as the layer passes,
@@ -103,13 +104,14 @@ var errAbandoned = errors.New("the layer was abandoned")
 // only.
 func (ix *Indexer) read() error {
 	tr := tar.NewReader(&ix.feed)
-	last := ""
+	last, end := "", int64(0)
 	for {
 		h, err := tr.Next()
 		if err == nil || errors.Is(err, io.EOF) {
 			ix.complete()
 		}
 		if errors.Is(err, io.EOF) {
+			ix.ended = ix.feed.pos >= end+BlockSize
 			return ix.feed.drain()
 		}
 		if err != nil {
@@ -128,7 +130,10 @@ func (ix *Indexer) read() error {
 		default:
 			return fmt.Errorf("its entry %s is of the unknown type %q", quoted(h.Name), h.Typeflag)
 		}
-		last = h.Name
+		last, end = h.Name, ix.feed.pos
+		if h.Typeflag == tar.TypeReg {
+			end += (h.Size + BlockSize - 1) / BlockSize * BlockSize // of a sparse file too much: then nobody asks
+		}
 	}
 }
 
