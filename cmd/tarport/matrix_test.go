@@ -61,8 +61,10 @@ GET    /api/v1/archives/save                             pull     200 404 ?image
 HEAD   /api/v1/archives/save                             pull     200 404 ?image={name}:v1&format=oci
 PUT    /api/v1/archives/import                           push     201 201 ?repo={ns}/app&tag=v3 {rootfs}
 POST   /api/v1/archives/import                           push     201 201 ?repo={ns}/app&tag=v3&changes=USER+x {rootfs}
-GET    /api/v1/archives/export                           pull     400 404 ?image={name}:v1
-HEAD   /api/v1/archives/export                           pull     400 404 ?image={name}:v1
+PUT    /api/v1/archives/commit                           push     201 404 ?repo={ns}/app&tag=v4&base={ns}/app:v1 {rootfs}
+POST   /api/v1/archives/commit                           push     201 404 ?repo={ns}/app&tag=v4&base={ns}/app:v1&comment=x {rootfs}
+GET    /api/v1/archives/export                           pull     200 404 ?image={name}:v1
+HEAD   /api/v1/archives/export                           pull     200 404 ?image={name}:v1
 GET    /api/v1/user                                      login    200
 PUT    /api/v1/user/password                             password 400     {"old_password":"{password}","password":"short"}
 GET    /api/v1/user/tokens                               login    200
