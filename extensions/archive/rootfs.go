@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
-	"hash/maphash"
 	"io"
 	"path"
 	"regexp"
@@ -14,14 +13,11 @@ import (
 )
 
 // rootFS looks at the entries of a root file system as they pass, and notices
-// what no layer may hold, or what is no root file system. It remembers names as
-// hashes, so that a million of them take little.
+// what no layer may hold, or what is no root file system.
 type rootFS struct {
 	most  int // entries
 	seen  int
-	seed  maphash.Seed
-	files map[uint64]struct{} // that a hard link can be made to
-	links map[uint64]struct{} // that are symlinks
+	files *nameSet // that a hard link can be made to; symlinks are marked
 	last  string
 	err   error
 
@@ -33,7 +29,7 @@ type rootFS struct {
 }
 
 func newRootFS(most int) *rootFS {
-	return &rootFS{most: most, seed: maphash.MakeSeed(), files: map[uint64]struct{}{}, links: map[uint64]struct{}{}, archive: true}
+	return &rootFS{most: most, files: newNameSet(), archive: true}
 }
 
 // Entry makes it a layer.Collector.
@@ -81,11 +77,7 @@ func (fs *rootFS) entry(h *tar.Header) error {
 			return invalid("the entry %s is a hard link to %s, which is no file before it", quoted(name), quoted(to))
 		}
 	}
-	sum := maphash.String(fs.seed, name)
-	fs.files[sum] = struct{}{}
-	if h.Typeflag == tar.TypeSymlink {
-		fs.links[sum] = struct{}{}
-	}
+	fs.files.add(name, h.Typeflag == tar.TypeSymlink)
 	return fs.door(name, h)
 }
 
@@ -93,11 +85,11 @@ func (fs *rootFS) entry(h *tar.Header) error {
 // the way is a symlink it may be another one's name; then nothing is said
 // against it.
 func (fs *rootFS) has(name string) bool {
-	if _, ok := fs.files[maphash.String(fs.seed, name)]; ok {
+	if fs.files.has(name) {
 		return true
 	}
 	for dir := path.Dir(name); dir != "."; dir = path.Dir(dir) {
-		if _, ok := fs.links[maphash.String(fs.seed, dir)]; ok {
+		if fs.files.marked(dir) {
 			return true
 		}
 	}
