@@ -25,27 +25,67 @@ type Options struct {
 
 // Display shows progress. It is safe for concurrent use.
 type Display struct {
-	quiet bool
-	bars  *mpb.Progress // nil where there is no terminal
+	quiet   bool
+	refresh chan any // draws
+	ending  chan struct{}
+	ended   sync.WaitGroup
 
-	mu  sync.Mutex
-	out io.Writer
+	mu   sync.Mutex
+	bars *mpb.Progress // nil where there is no terminal, or not any more
+	out  io.Writer
 }
 
 // New returns a Display; Close ends it.
 func New(o Options) *Display {
 	d := &Display{out: o.Out, quiet: o.Quiet}
-	if f, ok := o.Out.(*os.File); ok && !o.Quiet && term.IsTerminal(int(f.Fd())) {
-		d.bars = mpb.New(mpb.WithOutput(f), mpb.WithWidth(40), mpb.PopCompletedMode())
+	f, ok := o.Out.(*os.File)
+	if !ok || o.Quiet || !term.IsTerminal(int(f.Fd())) {
+		return d
 	}
+	if w, h, err := term.GetSize(int(f.Fd())); err != nil || w < 20 || h < 2 {
+		return d // nothing can be drawn there
+	}
+	d.refresh, d.ending = make(chan any), make(chan struct{})
+	d.bars = mpb.New(mpb.WithOutput(f), mpb.WithWidth(30), mpb.WithManualRefresh(d.refresh), mpb.PopCompletedMode())
+	d.ended.Go(d.draw)
 	return d
 }
 
-// Close draws the last state of the bars and ends them.
-func (d *Display) Close() {
-	if d.bars != nil {
-		d.bars.Shutdown()
+// drawEvery is how often bars are drawn.
+const drawEvery = 150 * time.Millisecond
+
+// draw draws the bars until Close. The library's own ticker would not draw what
+// was written just before the end.
+func (d *Display) draw() {
+	t := time.NewTicker(drawEvery)
+	defer t.Stop()
+	for {
+		select {
+		case <-t.C:
+			d.refresh <- nil
+		case <-d.ending:
+			// A bar that is done is drawn, moved up, and left there.
+			for range 3 {
+				d.refresh <- nil
+			}
+			return
+		}
 	}
+}
+
+// Close draws the last state of the bars and ends them. What is said later is
+// written as it comes.
+func (d *Display) Close() {
+	d.mu.Lock()
+	bars := d.bars
+	d.bars = nil
+	d.mu.Unlock()
+	if bars == nil {
+		return
+	}
+	close(d.ending)
+	d.ended.Wait()
+	bars.Shutdown()
 }
 
 // Say writes a line for people, above the bars.
@@ -90,7 +130,10 @@ type Bar struct {
 func (d *Display) Bar(label string, total int64) *Bar {
 	now := time.Now()
 	b := &Bar{d: d, label: label, total: total, begun: now, said: now}
-	if d.bars == nil {
+	d.mu.Lock()
+	bars := d.bars
+	d.mu.Unlock()
+	if bars == nil {
 		return b
 	}
 	numbers := decor.Any(func(s decor.Statistics) string {
@@ -104,9 +147,9 @@ func (d *Display) Bar(label string, total int64) *Bar {
 		mpb.BarFillerClearOnComplete(), mpb.BarFillerClearOnAbort(),
 	}
 	if total > 0 {
-		b.bar = d.bars.AddBar(total, options...)
+		b.bar = bars.AddBar(total, options...)
 	} else {
-		b.bar = d.bars.AddSpinner(0, options...)
+		b.bar = bars.AddSpinner(0, options...)
 	}
 	return b
 }
