@@ -123,11 +123,18 @@ func (a *app) logins() (*client.Logins, error) {
 	}), nil
 }
 
-// explain adds to an error of the server's own where its log has more.
+// commandOf has the commands that do what the server calls by its routes.
+var commandOf = strings.NewReplacer("archives/load", "tarport load", "archives/import", "tarport import")
+
+// explain says an error of the server's as the command line calls things, and
+// adds to one of its own where its log has more.
 func explain(err error) error {
 	e, ok := errors.AsType[*client.Error](err)
 	if ok && e.Status >= http.StatusInternalServerError && e.RequestID != "" && !strings.Contains(e.Message, e.RequestID) {
 		return fmt.Errorf("%w (request id %s)", err, e.RequestID)
+	}
+	if text := commandOf.Replace(err.Error()); text != err.Error() {
+		return errors.New(text)
 	}
 	return err
 }
