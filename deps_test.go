@@ -54,6 +54,10 @@ var policy = map[string]allowed{
 			"github.com/moby/buildkit", "github.com/moby/docker-image-spec", "github.com/containerd/platforms",
 		},
 	},
+	"extensions/tags": {
+		own:     []string{"", "storage", "storage/metadata", "internal/httpapi", "internal/version"},
+		modules: []string{godigest, mux},
+	},
 	"extensions/uploads": {own: []string{"", "storage", "storage/metadata", "internal/httpapi"}, modules: []string{mux}},
 	"extensions/engine": {
 		own:     []string{"", "storage", "storage/metadata", "internal/httpapi"},
@@ -90,9 +94,8 @@ var policy = map[string]allowed{
 		own: []string{
 			"", "storage", "storage/metadata", "auth", "registry",
 			"extensions/archive", "extensions/engine",
-			"", "storage", "storage/metadata", "auth", "registry",
 			"extensions/images", "extensions/namespaces",
-			"extensions/scanner", "extensions/uploads",
+			"extensions/scanner", "extensions/tags", "extensions/uploads",
 			"internal/httpapi", "internal/client",
 			"cmd/tarport/internal/config", "cmd/tarport/internal/progress", "cmd/tarport/internal/server", "cmd/tarport/internal/transfer",
 		},
@@ -181,7 +184,7 @@ func TestPolicyGoesOneWay(t *testing.T) {
 		"registry":           3,
 		"extensions/archive": 3, "extensions/engine": 3,
 		"extensions/images": 3, "extensions/namespaces": 3,
-		"extensions/scanner": 3, "extensions/uploads": 3,
+		"extensions/scanner": 3, "extensions/tags": 3, "extensions/uploads": 3,
 		"cmd/tarport/internal/config": 4, "cmd/tarport/internal/docker": 4, "cmd/tarport/internal/progress": 4, "cmd/tarport/internal/server": 5, "cmd/tarport/internal/transfer": 5, "cmd/tarport": 6,
 		"internal/pgtest": 0, "internal/e2e": 0,
 	}

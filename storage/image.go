@@ -93,7 +93,9 @@ func readImage(row *metadata.ManifestPut, open func(metadata.ManifestReference) 
 	i := slices.IndexFunc(row.Manifest.References, func(r metadata.ManifestReference) bool { return r.Kind == metadata.KindConfig })
 	ref := row.Manifest.References[i]
 	if ref.Size > MaxManifest {
-		row.Image = &metadata.Image{Config: encodeFacts(&ImageFacts{Problem: "the config is larger than 4 MiB and was not read"})}
+		facts := ParseImageFacts("")
+		facts.Problem = "the config is larger than 4 MiB and was not read"
+		row.Image = &metadata.Image{Config: encodeFacts(&facts)}
 		return nil
 	}
 	r, err := open(ref)
@@ -288,6 +290,17 @@ func chainIDs(diffIDs []digest.Digest) []digest.Digest {
 		}
 	}
 	return chains
+}
+
+// ParseImageFacts reads metadata.Image.Config; "" is of a config that was not
+// read. Lists and maps are never nil.
+func ParseImageFacts(config string) ImageFacts {
+	var f ImageFacts
+	(&keeper{}).config(&f, nil)
+	if config != "" {
+		_ = json.Unmarshal([]byte(config), &f) // encodeFacts wrote it
+	}
+	return f
 }
 
 func encodeFacts(f *ImageFacts) string {

@@ -97,6 +97,8 @@ GET    /api/v1/events                                    admins   200
 POST   /api/v1/admin/recount                             admins   200
 GET    /api/v1/repositories                              login    200
 GET    /api/v1/repositories/{name}                       pull     200 404
+GET    /api/v1/repositories/{name}/-/tags                pull     200 404 ?sort=-version&platform=linux&version=*
+GET    /api/v1/repositories/{name}/-/variants            pull     200 404
 PATCH  /api/v1/repositories/{name}                       describe 200 404 {"description":"d{n}"}
 DELETE /api/v1/repositories/{name}                       describe 204 404
 GET    /engine/{ns}{version}/_ping                       anyone   200

@@ -33,6 +33,7 @@ import (
 	"github.com/tarport/tarport/extensions/images"
 	"github.com/tarport/tarport/extensions/namespaces"
 	"github.com/tarport/tarport/extensions/scanner"
+	"github.com/tarport/tarport/extensions/tags"
 	"github.com/tarport/tarport/extensions/uploads"
 	"github.com/tarport/tarport/internal/httpapi"
 	"github.com/tarport/tarport/registry"
@@ -253,6 +254,10 @@ func (s *stores) newRoutes(ctx context.Context, c *config.Config) (*routes, erro
 	if err != nil {
 		return nil, err
 	}
+	choice, err := tags.New(tags.Options{DB: s.db, Auth: who})
+	if err != nil {
+		return nil, err
+	}
 	others := newRouter()
 	who.Routes(others)
 	namespaces.OpenAPIRoute(others)
@@ -260,6 +265,7 @@ func (s *stores) newRoutes(ctx context.Context, c *config.Config) (*routes, erro
 	api.Use(loggedIn(who, challenged))
 	archive.NewHandler(archives).Routes(api)
 	uploads.NewHandler(uploads.Options{Store: s.content, Access: who, MaxSize: int64(c.Tarport.Archives.MaxSize)}).Routes(api)
+	tags.NewHandler(choice).Routes(api)
 	namespaces.NewHandler(access).Routes(api)
 	daemon, err := engine.NewHandler(engine.Options{Images: s.db, Content: s.content, Archives: engineArchives{archives}, Access: who})
 	if err != nil {

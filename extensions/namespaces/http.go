@@ -3,7 +3,6 @@ package namespaces
 import (
 	"fmt"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -56,10 +55,7 @@ func (h *Handler) handle(serve httpapi.HandlerFunc) http.Handler {
 func list[T any](w http.ResponseWriter, r *http.Request, items []T, n int, key func(T) string) error {
 	if len(items) > n {
 		items = items[:n]
-		q := r.URL.Query()
-		q.Set("n", strconv.Itoa(n))
-		q.Set("last", key(items[n-1]))
-		w.Header().Set("Link", "<"+(&url.URL{Path: r.URL.Path, RawQuery: q.Encode()}).String()+`>; rel="next"`)
+		httpapi.SetNext(w, r, n, key(items[n-1]))
 	}
 	return httpapi.WriteJSON(w, http.StatusOK, map[string][]T{"items": items})
 }

@@ -15,7 +15,9 @@ import (
 
 	"github.com/tarport/tarport/extensions/archive"
 	"github.com/tarport/tarport/extensions/namespaces"
+	"github.com/tarport/tarport/extensions/tags"
 	"github.com/tarport/tarport/extensions/uploads"
+	"github.com/tarport/tarport/storage"
 )
 
 // schema is the part of a JSON schema that is compared with Go's types.
@@ -59,6 +61,8 @@ func TestOpenAPIDescribesTheTypes(t *testing.T) {
 		"Rule": namespaces.Rule{}, "NewRule": namespaces.NewRule{}, "Repository": namespaces.Repository{}, "RepositoryPatch": namespaces.RepositoryPatch{},
 		"Event": namespaces.Event{}, "Recounted": namespaces.Recounted{}, "Bytes": namespaces.Bytes{},
 		"Loaded": archive.Result{}, "Manifest": archive.Manifest{}, "Layer": archive.Layer{},
+		"Tag": tags.Tag{}, "Platform": tags.Platform{}, "Base": tags.Base{}, "Healthcheck": storage.Healthcheck{},
+		"Matrix": tags.Matrix{}, "Cell": tags.Cell{}, "CellPlatform": tags.CellPlatform{}, "Recommend": tags.Recommend{}, "Pick": tags.Pick{},
 		"Upload": uploads.Upload{}, "Layers": archive.Layers{},
 	} {
 		s := schemaOf(t, d, name)

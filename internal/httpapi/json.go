@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/url"
 	"strconv"
 
 	"github.com/tarport/tarport"
@@ -69,4 +70,12 @@ func Page(r *http.Request) (n int, last string, err error) {
 		return 0, "", tarport.Errorf(tarport.PaginationInvalid, "n must be a number from 1 to %d", MaxPage)
 	}
 	return n, last, nil
+}
+
+// SetNext links to the page of the same list that begins after last.
+func SetNext(w http.ResponseWriter, r *http.Request, n int, last string) {
+	q := r.URL.Query()
+	q.Set("n", strconv.Itoa(n))
+	q.Set("last", last)
+	w.Header().Set("Link", "<"+(&url.URL{Path: r.URL.Path, RawQuery: q.Encode()}).String()+`>; rel="next"`)
 }

@@ -19,6 +19,9 @@ type Range struct {
 // Interval is of the keys from From on, and less than Before.
 type Interval struct{ From, Before string }
 
+// endOfVersions is behind the keys of all of them.
+const endOfVersions = string(rune(classVersion + 1))
+
 // MaxAlternatives bounds a range.
 const MaxAlternatives = 4
 
@@ -33,6 +36,28 @@ func (r Range) Contains(t Tag) bool {
 		}
 	}
 	return false
+}
+
+// Any is the range of all versions.
+func Any() Range {
+	return Range{Intervals: []Interval{{string(rune(classVersion)), endOfVersions}}, Prereleases: true}
+}
+
+// Unversioned is the range of the names without a version.
+func Unversioned() Range {
+	return Range{Intervals: []Interval{{string(rune(className)), string(rune(classVersion))}}, Prereleases: true}
+}
+
+// Undated is the range of releases that cannot be taken for dates.
+func Undated() Range {
+	return Range{Intervals: []Interval{{string(rune(classVersion)), string(numsKey([]string{"1900"}))}}}
+}
+
+// Same is the range of what has the version of a tag with this key, its build
+// included.
+func Same(key string) Range {
+	i := strings.LastIndexByte(key, ' ') + 1
+	return Range{Intervals: []Interval{{key[:i], key[:i] + "~~"}}, Prereleases: true}
 }
 
 var (
@@ -53,7 +78,7 @@ func ParseRange(s string) (Range, error) {
 		return r, fmt.Errorf("it has %d alternatives, at most %d are possible", len(list), MaxAlternatives)
 	}
 	for _, alternative := range list {
-		all := Interval{string(numsKey(nil)), string(classVersion + 1)}
+		all := Interval{string(numsKey(nil)), endOfVersions}
 		if m := hyphenRange.FindStringSubmatch(alternative); m != nil {
 			alternative = ">=" + m[1] + " <=" + m[2]
 		}
@@ -100,7 +125,7 @@ func parseComparator(s string) (i Interval, prereleases bool, err error) {
 }
 
 func (b bound) interval(operator string) Interval {
-	all := Interval{string(numsKey(nil)), string(classVersion + 1)}
+	all := Interval{string(numsKey(nil)), endOfVersions}
 	switch operator {
 	case ">=":
 		all.From = b.from()
@@ -144,12 +169,12 @@ func (b bound) after() string {
 // pre-releases.
 func (b bound) next(n int) string {
 	if n == 0 {
-		return string(classVersion + 1)
+		return endOfVersions
 	}
 	nums := append([]string{}, b.nums[:n]...)
 	v, err := strconv.ParseUint(nums[n-1], 10, 64) // 18 digits
 	if err != nil {
-		return string(classVersion + 1)
+		return endOfVersions
 	}
 	nums[n-1] = strconv.FormatUint(v+1, 10)
 	return string(numsKey(nums))

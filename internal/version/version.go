@@ -41,6 +41,10 @@ type Tag struct {
 // Prerelease tells of a version that comes before a release.
 func (t *Tag) Prerelease() bool { return len(t.number.pre) > 0 }
 
+// Precision is how many numbers the version has; 0 without one. A date counts
+// as three.
+func (t *Tag) Precision() int { return len(t.number.nums) }
+
 // Words are the words to search by: each variant, and for one with a number at
 // its end (alpine3.19) the word without it (alpine).
 func (t *Tag) Words() []string {

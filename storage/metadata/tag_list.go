@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"fmt"
 	"math"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,27 +61,27 @@ type TagCursor struct {
 
 // TagRow is a tag as it is listed.
 type TagRow struct {
-	Name         string
-	Digest       digest.Digest
-	MediaType    string
-	ArtifactType string
-	Kind         string // KindImage, KindIndex, KindArtifact
-	Size         int64
-	CreatedAt    time.Time
-	PushedAt     time.Time // when it was set last
-	PushedBy     string
-	PushedVia    string
-	Pulls        int64
-	RobotPulls   int64     // of them
-	PulledAt     time.Time // zero: never
-	Version      string    // "" where the name has none
-	VersionKey   string
-	Variants     []string
-	Aliases      []string // other tags of the digest, at most MaxAliases
-	MoreAliases  bool
-	Immutable    bool
-	Platforms    []TagPlatform // at most MaxPlatforms
-	MorePlatform bool
+	Name          string
+	Digest        digest.Digest
+	MediaType     string
+	ArtifactType  string
+	Kind          string // KindImage, KindIndex, KindArtifact
+	Size          int64
+	CreatedAt     time.Time
+	PushedAt      time.Time // when it was set last
+	PushedBy      string
+	PushedVia     string
+	Pulls         int64
+	RobotPulls    int64     // of them
+	PulledAt      time.Time // zero: never
+	Version       string    // "" where the name has none
+	VersionKey    string
+	Variants      []string
+	Aliases       []string // other tags of the digest, at most MaxAliases
+	MoreAliases   bool
+	Immutable     bool
+	Platforms     []TagPlatform // at most MaxPlatforms
+	MorePlatforms bool
 }
 
 // TagPlatform is an image that a tag leads to.
@@ -135,7 +137,8 @@ const (
 	imageRecord = `$2 || i.os || $2 || i.architecture || $2 || i.variant || $2 || i.os_version || $2 || COALESCE(CAST(i.created_at AS TEXT), '') || $2 ||
 		i.author || $2 || i.message || $2 || CAST(i.size AS TEXT) || $2 || i.scan || $2 || ` + clean + `i.scan_reason` + cleanEnd + ` || $2 || ` +
 		clean + `i.base_id` + cleanEnd + ` || $2 || ` + clean + `i.base_version` + cleanEnd + ` || $2 || ` + clean + `i.base_name` + cleanEnd + ` || $2 ||
-		i.libc || $2 || i.package_manager || $2 || CAST(i.packages AS TEXT) || $2 || COALESCE(i.config, '')`
+		i.libc || $2 || i.package_manager || $2 || CAST(i.packages AS TEXT) || $2 ||
+		CASE WHEN i.slim THEN '1' ELSE '' END || $2 || COALESCE(i.config, '')`
 	clean, cleanEnd = `replace(replace(`, `, $2, ' '), $3, ' ')`
 
 	tagManifest = ` JOIN manifests m ON m.repository_id = t.repository_id AND m.digest = t.digest`
@@ -168,6 +171,21 @@ func (db *DB) ListTags(ctx context.Context, q TagQuery) (TagPage, error) {
 		return page, fmt.Errorf("list tags: %w", err)
 	}
 	return page, nil
+}
+
+// ListedTag is one tag as ListTags gives it; MANIFEST_UNKNOWN where the
+// repository has none of this name, or there is no such repository.
+func (db *DB) ListedTag(ctx context.Context, repository, tag string) (TagRow, error) {
+	var page TagPage
+	q := TagQuery{Repository: repository, N: 1}
+	err := page.read(ctx, db.view(), &q, tagRow+`tags t`+tagManifest+ofRepo+` AND t.name = $4`, []any{repository, unitSeparator, recordSeparator, tag})
+	if err != nil {
+		return TagRow{}, fmt.Errorf("look up the tag %s: %w", tag, err)
+	}
+	if len(page.Tags) == 0 {
+		return TagRow{}, tarport.Errorf(tarport.ManifestUnknown, "the repository has no tag %s", tag)
+	}
+	return page.Tags[0], nil
 }
 
 // errPageFull ends the reading of a page.
@@ -231,7 +249,7 @@ func (t *TagRow) setPlatforms(records sql.NullString) {
 	}
 	for record := range strings.SplitSeq(records.String, recordSeparator) {
 		if len(t.Platforms) == MaxPlatforms {
-			t.MorePlatform = true
+			t.MorePlatforms = true
 			break
 		}
 		if p, ok := parsePlatform(strings.Split(record, unitSeparator)); ok {
@@ -244,7 +262,7 @@ func (t *TagRow) setPlatforms(records sql.NullString) {
 // platform after all.
 func parsePlatform(f []string) (p TagPlatform, ok bool) {
 	p.Platform, p.Digest = f[0], digest.Digest(f[1])
-	if len(f) < 20 {
+	if len(f) < 21 {
 		p.Missing = f[2] == "-"
 		if !p.Missing {
 			p.MediaType = f[2]
@@ -261,7 +279,7 @@ func parsePlatform(f []string) (p TagPlatform, ok bool) {
 	i.Scan, i.ScanReason = f[11], f[12]
 	i.Base = Base{ID: f[13], Version: f[14], Name: f[15], Libc: f[16], PackageManager: f[17]}
 	i.Base.Packages, _ = strconv.ParseInt(f[18], 10, 64)
-	i.Config = f[19]
+	i.Base.Slim, i.Config = f[19] != "", f[20]
 	return p, true
 }
 
@@ -457,6 +475,30 @@ func bounds(r *version.Range) (from, before string) {
 		from, before = min(from, i.From), max(before, i.Before)
 	}
 	return from, before
+}
+
+// NameMatcher returns what tells whether a name passes the filters that go by
+// the name alone, as the query does.
+func (q *TagQuery) NameMatcher() func(name string) bool {
+	glob, substring := strings.ToLower(q.Name), !strings.ContainsAny(q.Name, "*?")
+	var pattern *regexp.Regexp
+	if !substring {
+		pattern = regexp.MustCompile("^" + strings.NewReplacer(`\*\*`, `.*`, `\*`, `.*`, `\?`, `.`).Replace(regexp.QuoteMeta(glob)) + "$")
+	}
+	return func(name string) bool {
+		low := strings.ToLower(name)
+		if substring && !strings.Contains(low, glob) || !substring && !pattern.MatchString(low) {
+			return false
+		}
+		t := version.Parse(name)
+		words := t.Words()
+		for _, v := range q.Variants {
+			if !slices.Contains(words, strings.ToLower(v)) {
+				return false
+			}
+		}
+		return q.Range == nil || q.Range.Contains(t)
+	}
 }
 
 // inRange bounds the key by the whole of the range, too, for the index.

@@ -177,6 +177,13 @@ func TestTagsAreFiltered(t *testing.T) {
 			"everything of one thing": {TagQuery{Name: "17*", Variants: []string{"alpine"}, Range: inRange(">=17"), Platform: "linux"}, func(t TagRow) bool { return strings.HasPrefix(t.Name, "17") && strings.Contains(t.Name, "alpine") }},
 		} {
 			want := slices.DeleteFunc(slices.Clone(all), func(t TagRow) bool { return !c.want(t) })
+			if matches := c.q.NameMatcher(); c.q.Platform == "" && c.q.Base == "" {
+				for _, t2 := range all {
+					if got := matches(t2.Name); got != c.want(t2) {
+						t.Errorf("%s: NameMatcher of %s is %v", name, t2.Name, got)
+					}
+				}
+			}
 			for _, sort := range []TagSort{SortName, SortVersion, SortPulled} {
 				slices.SortFunc(want, compareTags(sort))
 				c.q.Sort, c.q.N = sort, 3
@@ -201,7 +208,7 @@ func TestATagIsListedWithAllThatIsKnown(t *testing.T) {
 		p := db.put("a/b", one, "17.0.2-slim-bookworm", "17")
 		p.Image = &Image{OS: "linux", Architecture: "arm64", Variant: "v8", OSVersion: "1", Created: time.UnixMicro(0).UTC(), Author: "Ann", Message: "two\nlines", Config: `{"env":["A=\u001f\u001e"]}`}
 		db.mustPut(t, p)
-		db.sql(t, `UPDATE images SET scan = 'ready', base_id = 'debian', base_version = '12', base_name = $1, libc = 'glibc', package_manager = 'dpkg', packages = 88`, "a\x1fb\x1ec")
+		db.sql(t, `UPDATE images SET scan = 'ready', base_id = 'debian', base_version = '12', base_name = $1, libc = 'glibc', package_manager = 'dpkg', packages = 88, slim = TRUE`, "a\x1fb\x1ec")
 		several := index("index", "one", "artifact", "absent", "inner", "plain artifact")
 		several.References[4].Platform = ""
 		artifact, plain := manifest("artifact"), manifest("plain artifact")
@@ -213,7 +220,7 @@ func TestATagIsListedWithAllThatIsKnown(t *testing.T) {
 		_, err = db.CreateImmutableRule(t.Context(), "a", ImmutableRule{Repository: "other", Tag: "*"})
 		check(t, "CreateImmutableRule", err)
 
-		img := ImageRow{Image: *p.Image, Size: 5, Scan: ScanReady, Base: Base{ID: "debian", Version: "12", Name: "a b c", Libc: "glibc", PackageManager: "dpkg", Packages: 88}}
+		img := ImageRow{Image: *p.Image, Size: 5, Scan: ScanReady, Base: Base{ID: "debian", Version: "12", Name: "a b c", Libc: "glibc", PackageManager: "dpkg", Packages: 88, Slim: true}}
 		now := db.clock.now().UTC()
 		want := []TagRow{
 			{Name: "17", Digest: one.Digest, MediaType: one.MediaType, ArtifactType: one.ArtifactType, Kind: KindImage, Size: 5, Version: "17",
@@ -273,8 +280,8 @@ func TestWhatAListShowsIsBounded(t *testing.T) {
 			t.Errorf("a page of %d tags, more: %v", len(page.Tags), page.More)
 		}
 		one := page.Tags[0]
-		if len(one.Platforms) != MaxPlatforms || !one.MorePlatform || len(one.Aliases) != MaxAliases || !one.MoreAliases {
-			t.Errorf("%d platforms, more: %v; %d aliases, more: %v", len(one.Platforms), one.MorePlatform, len(one.Aliases), one.MoreAliases)
+		if len(one.Platforms) != MaxPlatforms || !one.MorePlatforms || len(one.Aliases) != MaxAliases || !one.MoreAliases {
+			t.Errorf("%d platforms, more: %v; %d aliases, more: %v", len(one.Platforms), one.MorePlatforms, len(one.Aliases), one.MoreAliases)
 		}
 		if got := namesOf(db.listAll(t, TagQuery{Sort: SortName, N: 1000})); !slices.Equal(got, tags) {
 			t.Errorf("all pages: %v", got)
