@@ -47,7 +47,7 @@ var policy = map[string]allowed{
 		modules: []string{distribution, reference, godigest, imagespec, mux, xsync},
 	},
 	"extensions/archive": {
-		own: []string{"", "storage", "storage/metadata", "storage/layer", "internal/httpapi"},
+		own: []string{"", "storage", "storage/metadata", "storage/layer", "storage/layer/scan", "internal/httpapi"},
 		modules: []string{
 			reference, godigest, imagespec, mux, xsync,
 			compress, "github.com/klauspost/pgzip", "github.com/mikelolasagasti/xz",

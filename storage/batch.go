@@ -56,6 +56,9 @@ type BlobLink struct {
 	Descriptor  ocispec.Descriptor
 	DiffID      digest.Digest // of a layer that was decompressed and hashed; else ""
 	Compression string        // none, gzip, zstd; with DiffID only
+	// Facts are what is in the layer, a scan.Layer as JSON; with DiffID only. ""
+	// where it was not looked into: that is done later.
+	Facts string
 }
 
 // CommitResult tells how a batch went in.
@@ -183,6 +186,7 @@ func (b *Batch) Commit(ctx context.Context, puts []ManifestPut) (CommitResult, e
 	for _, p := range puts {
 		b.s.changedRepository(p.Repository)
 	}
+	b.s.settle(context.WithoutCancel(ctx), rows)
 	b.s.signalPushed()
 	return CommitResult{Existed: existed}, nil
 }
@@ -263,7 +267,7 @@ func (s *Store) manifestRow(p *ManifestPut) (metadata.ManifestPut, error) {
 		row.Links = append(row.Links, l.Descriptor.Digest)
 		if l.DiffID != "" {
 			row.Layers = append(row.Layers, metadata.Layer{DiffID: l.DiffID, Digest: l.Descriptor.Digest,
-				Size: l.Descriptor.Size, Compression: l.Compression})
+				Size: l.Descriptor.Size, Compression: l.Compression, Facts: l.Facts})
 		}
 	}
 	return row, nil

@@ -3,6 +3,7 @@ package storage
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strings"
@@ -43,13 +44,14 @@ func (s *Store) merge(ctx context.Context, key metadata.ImageKey) (img scan.Imag
 	var m scan.Merger
 	state = metadata.ScanReady
 	err = s.db.EachImageLayer(ctx, key, func(l metadata.LayerFacts) error {
-		switch l.State {
-		case metadata.LayerFailed:
+		switch {
+		case l.Facts != "":
+		case l.State == metadata.LayerFailed:
 			if state != metadata.ScanFailed {
 				state, reason = metadata.ScanFailed, fmt.Sprintf("layer %s: %s", l.Digest, l.Reason)
 			}
 			return nil
-		case metadata.LayerPending:
+		default:
 			if state == metadata.ScanReady {
 				state = metadata.ScanPending
 			}
@@ -84,21 +86,44 @@ func (s *Store) SettleImages(ctx context.Context, layer digest.Digest) (n int, e
 		if err != nil || len(keys) == 0 {
 			return n, err
 		}
-		scans := make([]metadata.ImageScan, 0, len(keys))
-		for _, k := range keys {
-			img, state, reason, err := s.merge(ctx, k)
-			if err != nil {
-				return n, err
-			}
-			if state != metadata.ScanPending { // another layer's facts are being made anew
-				scans = append(scans, imageScan(k, &img, state, reason))
-			}
-		}
-		if err := s.db.SaveScans(ctx, scans); err != nil {
+		settled, err := s.settleKeys(ctx, keys)
+		if n += settled; err != nil {
 			return n, err
 		}
-		n += len(scans)
 		last = keys[len(keys)-1]
+	}
+}
+
+func (s *Store) settleKeys(ctx context.Context, keys []metadata.ImageKey) (n int, err error) {
+	scans := make([]metadata.ImageScan, 0, len(keys))
+	for _, k := range keys {
+		img, state, reason, err := s.merge(ctx, k)
+		if err != nil {
+			return 0, err
+		}
+		if state != metadata.ScanPending {
+			scans = append(scans, imageScan(k, &img, state, reason))
+		}
+	}
+	return len(scans), s.db.SaveScans(ctx, scans)
+}
+
+// settle settles the images that an archive has just brought, as far as their
+// layers are known. Where that fails they are pending, and settled later.
+func (s *Store) settle(ctx context.Context, rows []metadata.ManifestPut) {
+	var keys []metadata.ImageKey
+	var err error
+	for i := range rows {
+		k, found, kerr := s.db.ImageKeyOf(ctx, rows[i].Repository, rows[i].Manifest.Digest)
+		if err = errors.Join(err, kerr); found {
+			keys = append(keys, k)
+		}
+	}
+	if len(keys) > 0 && err == nil {
+		_, err = s.settleKeys(ctx, keys)
+	}
+	if err != nil {
+		s.o.Log.LogAttrs(ctx, slog.LevelError, "what images are built on was not recorded", slog.Any("err", err))
 	}
 }
 

@@ -228,7 +228,8 @@ func (c *committing) store(ctx context.Context, d *layer.Delta, contents io.Read
 	if err != nil {
 		return nil, err
 	}
-	x, err := newIndexing(ctx, c.batch)
+	look := newLook(nil)
+	x, err := newIndexing(ctx, c.batch, look)
 	if err != nil {
 		w.drop()
 		return nil, err
@@ -248,7 +249,11 @@ func (c *committing) store(ctx context.Context, d *layer.Delta, contents io.Read
 	if err := in.wait(); err != nil {
 		return nil, err
 	}
-	return c.s.known(ctx, diffID, *out)
+	b, err := c.s.known(ctx, diffID, *out)
+	if err == nil {
+		b.facts = in.keep(look)
+	}
+	return b, err
 }
 
 // indexing makes the index of a layer of a batch, where the batch takes one.
@@ -257,18 +262,18 @@ type indexing struct {
 	staged *storage.StagedIndex // nil for none
 }
 
-func newIndexing(ctx context.Context, b Batch) (*indexing, error) {
+func newIndexing(ctx context.Context, b Batch, c layer.Collector) (*indexing, error) {
 	x := &indexing{}
 	ib, ok := b.(indexBatch)
 	if !ok {
-		x.Indexer = layer.NewIndexer(nil, nil)
+		x.Indexer = layer.NewIndexer(nil, c)
 		return x, nil
 	}
 	var err error
 	if x.staged, err = ib.CreateIndex(ctx); err != nil {
 		return nil, err
 	}
-	x.Indexer = layer.NewIndexer(x.staged, nil)
+	x.Indexer = layer.NewIndexer(x.staged, c)
 	return x, nil
 }
 

@@ -28,6 +28,7 @@ type file struct {
 	raw    *form // its bytes as they are, in the store
 	packed *form // the layer in it, compressed by us or known before
 	diffID digest.Digest
+	facts  string // what is in the layer; "" where nobody looked
 	// notLayer is why its bytes cannot be a layer; "" where they can.
 	notLayer string
 	twice    bool // the archive has two entries of this name

@@ -156,7 +156,7 @@ func (r *resolver) itemLayer(path string, want digest.Digest) (blob, error) {
 	}
 	return blob{
 		desc:   ocispec.Descriptor{MediaType: dockerLayer, Digest: form.digest, Size: form.size},
-		diffID: f.diffID, compression: form.compression,
+		diffID: f.diffID, compression: form.compression, facts: f.facts,
 	}, nil
 }
 

@@ -208,6 +208,7 @@ func (im *importing) read(ctx context.Context, q ImportRequest) (blob, error) {
 	if err != nil {
 		return blob{}, err
 	}
+	b.facts = f.facts
 	return *b, nil
 }
 

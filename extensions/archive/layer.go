@@ -34,6 +34,7 @@ type intake struct {
 	group  *errgroup.Group
 	failed context.Context         // the group's: done when one of its goroutines failed
 	forms  map[digest.Digest]*form // by diffID: what was compressed of this archive
+	facts  int                     // bytes of what is known of the layers
 }
 
 func newIntake(ctx context.Context, s *Service, b Batch, compression string) *intake {
@@ -113,7 +114,11 @@ func (in *intake) layer(ctx context.Context, f *file, body *entryReader) error {
 		in.report.known(f)
 		f.shown = false
 	}
-	j := &job{in: in, f: f, check: layer.NewIndexer(nil, nil)}
+	j := &job{in: in, f: f}
+	if p.known == nil {
+		j.look = newLook(nil)
+	}
+	j.check = layer.NewIndexer(nil, j.look.collector())
 	defer j.abandon()
 	if p.raw {
 		if j.raw, err = in.create(ctx, ""); err != nil {
@@ -140,7 +145,8 @@ func (in *intake) layer(ctx context.Context, f *file, body *entryReader) error {
 // It reads on only while there is nothing wrong with the layer.
 func (in *intake) whole(ctx context.Context, f *file, src io.Reader, c layer.Collector) (err error) {
 	p := plan{raw: in.compression == uncompressed}
-	j := &job{in: in, f: f, check: layer.NewIndexer(nil, c)}
+	j := &job{in: in, f: f, look: newLook(c)}
+	j.check = layer.NewIndexer(nil, j.look.collector())
 	defer j.abandon()
 	if p.raw {
 		j.raw, err = in.create(ctx, "")
@@ -196,6 +202,7 @@ type job struct {
 	in     *intake
 	f      *file
 	check  *layer.Indexer
+	look   *look     // nil where what is in the layer is known
 	hash   hash.Hash // nil where the store's is enough
 	raw    *staging  // nil where the bytes are not kept
 	packed *staging  // nil where nothing is compressed
@@ -279,6 +286,9 @@ func (j *job) finish(p plan) error {
 	in, f := j.in, j.f
 	if err := j.check.Close(); err != nil && f.notLayer == "" {
 		f.notLayer = err.Error()
+	}
+	if f.notLayer == "" {
+		f.facts = in.keep(j.look)
 	}
 	if j.hash != nil && f.notLayer == "" {
 		f.diffID = digest.NewDigest(digest.SHA256, j.hash)

@@ -254,9 +254,9 @@ func (ps *puts) of(ctx context.Context, m *manifest) (storage.ManifestPut, error
 			}
 			ps.staged[b.desc.Digest] = true
 		}
-		link := storage.BlobLink{Descriptor: b.desc, DiffID: b.diffID, Compression: b.compression}
+		link := storage.BlobLink{Descriptor: b.desc, DiffID: b.diffID, Compression: b.compression, Facts: b.facts}
 		if b.lent { // what it is was not seen here
-			link.DiffID, link.Compression = "", ""
+			link.DiffID, link.Compression, link.Facts = "", "", ""
 		}
 		put.Blobs = append(put.Blobs, link)
 	}

@@ -92,7 +92,7 @@ func (s *Scanner) Counts() (pending, failed int64) { return s.pending.Load(), s.
 
 // Run works until ctx ends. Layers that are being read then are given back.
 func (s *Scanner) Run(ctx context.Context) error {
-	if err := s.o.DB.ResumeLayers(ctx, attempts, fmt.Sprintf(`{"v":%d,`, scan.Version)); err != nil && ctx.Err() == nil {
+	if err := s.o.DB.ResumeLayers(ctx, attempts, scan.Prefix); err != nil && ctx.Err() == nil {
 		s.warn(ctx, "pending layers were not taken up", err)
 	}
 	g, ctx := errgroup.WithContext(ctx)
@@ -217,19 +217,26 @@ func (s *Scanner) look(ctx context.Context, c metadata.LayerClaim) (recorded boo
 	return false, s.o.DB.RetryLayer(ctx, c, message(err), s.o.Now().Add(backoff<<(c.Attempts-1)))
 }
 
-// read returns the diffID and the facts of a layer, from another blob of the
-// same layer where there is one.
+// read returns the diffID and the facts of a layer: from where they are known,
+// if its index is there as well.
 func (s *Scanner) read(ctx context.Context, c metadata.LayerClaim) (digest.Digest, string, error) {
 	if c.DiffID != "" {
-		facts, found, err := s.o.DB.FactsOfDiffID(ctx, c.DiffID)
+		facts, found, err := s.o.DB.FactsOfDiffID(ctx, c.DiffID, scan.Prefix)
+		if err == nil && found {
+			found, err = s.indexed(ctx, c.DiffID)
+		}
 		if err != nil || found {
 			return c.DiffID, facts, err
 		}
 	}
+	rate := s.o.Rate
+	if c.Known { // nobody waits for it
+		rate /= 4
+	}
 	ctx, release := s.hold(ctx, c)
 	defer release()
 	collector := scan.NewCollector()
-	diffID, err := s.o.Store.IndexLayer(ctx, c.Digest, collector, &pace{ctx: ctx, rate: s.o.Rate})
+	diffID, err := s.o.Store.IndexLayer(ctx, c.Digest, collector, &pace{ctx: ctx, rate: rate})
 	if err != nil {
 		return "", "", err
 	}
@@ -238,6 +245,18 @@ func (s *Scanner) read(ctx context.Context, c metadata.LayerClaim) (digest.Diges
 		return "", "", fmt.Errorf("encode the facts of layer %s: %w", c.Digest, err)
 	}
 	return diffID, string(facts), nil
+}
+
+// indexed tells whether there is an index of a layer.
+func (s *Scanner) indexed(ctx context.Context, diffID digest.Digest) (bool, error) {
+	x, err := s.o.Store.OpenIndex(ctx, diffID)
+	switch {
+	case tarport.ErrorCode(err) == tarport.NotFound:
+		return false, nil
+	case err != nil:
+		return false, err
+	}
+	return true, x.Close()
 }
 
 // hold prolongs a claim until release is called. The context that it returns

@@ -26,6 +26,10 @@ type Layer struct {
 	Digest      digest.Digest
 	Size        int64
 	Compression string // none, gzip, zstd
+
+	// Facts are what is in it, as JSON, where PutManifests is told of a layer
+	// that was looked into; "" elsewhere.
+	Facts string
 }
 
 const (

@@ -1,8 +1,10 @@
 package metadata
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -20,6 +22,7 @@ const (
 type LayerClaim struct {
 	Digest   digest.Digest
 	DiffID   digest.Digest // "" where nobody has seen the plain bytes
+	Known    bool          // its facts are: it is its index that is to be made
 	Attempts int           // with this one
 	Reason   string        // why the last attempt failed
 	Holder   string
@@ -30,7 +33,7 @@ type LayerFacts struct {
 	Digest digest.Digest
 	State  string
 	Reason string // where it failed
-	Facts  string // JSON, where it is ready
+	Facts  string // JSON; "" where they are not known
 }
 
 // ImageKey names an image.
@@ -57,7 +60,7 @@ const (
 	claimLayer = `UPDATE layers SET holder = $1, held_until = $2, attempts = attempts + 1, changed_at = $3
 		WHERE state = 'pending' AND held_until <= $3 AND digest =
 			(SELECT digest FROM layers WHERE state = 'pending' AND held_until <= $3 ORDER BY held_until, changed_at LIMIT 1)
-		RETURNING digest, attempts, reason, COALESCE((SELECT MIN(d.diff_id) FROM diff_ids d WHERE d.digest = layers.digest), '')`
+		RETURNING digest, attempts, reason, facts <> '', COALESCE((SELECT MIN(d.diff_id) FROM diff_ids d WHERE d.digest = layers.digest), '')`
 	holdLayer   = `UPDATE layers SET held_until = $3 WHERE digest = $1 AND holder = $2 AND state = 'pending'`
 	finishLayer = `UPDATE layers SET state = 'ready', diff_id = $3, facts = $4, reason = '', holder = '', held_until = 0, changed_at = $5
 		WHERE digest = $1 AND holder = $2 AND state = 'pending'`
@@ -75,10 +78,13 @@ const (
 		SELECT b.digest, $1 FROM blobs b WHERE b.digest IN (SELECT r.digest FROM images i
 			JOIN manifest_references r ON r.repository_id = i.repository_id AND r.manifest = i.digest AND r.kind = 'layer' WHERE i.scan = 'pending')
 		AND NOT EXISTS (SELECT 1 FROM layers l WHERE l.digest = b.digest) ORDER BY b.digest ON CONFLICT (digest) DO NOTHING`
-	selectFacts = `SELECT facts FROM layers WHERE diff_id = $1 AND state = 'ready' LIMIT 1`
+	selectFacts = `SELECT facts FROM layers WHERE diff_id = $1 AND substr(facts, 1, $2) = $3 LIMIT 1`
+	// Where a worker is at it, what it finds counts in the end.
+	insertFacts = `INSERT INTO layers (digest, diff_id, facts, held_until, changed_at) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (digest) DO UPDATE SET diff_id = excluded.diff_id, facts = excluded.facts WHERE layers.facts = ''`
 	countLayers = `SELECT (SELECT COUNT(*) FROM layers WHERE state = 'pending'), (SELECT COUNT(*) FROM layers WHERE state = 'failed')`
 
-	noneIsPending = ` NOT EXISTS (SELECT 1 FROM manifest_references o JOIN layers l ON l.digest = o.digest AND l.state = 'pending'
+	noneIsPending = ` NOT EXISTS (SELECT 1 FROM manifest_references o JOIN layers l ON l.digest = o.digest AND l.state = 'pending' AND l.facts = ''
 			WHERE o.repository_id = i.repository_id AND o.manifest = i.digest AND o.kind = 'layer')
 		AND (i.repository_id, i.digest) > ($1, $2)`
 	selectImagesOf = `SELECT DISTINCT i.repository_id, i.digest FROM manifest_references r
@@ -110,7 +116,7 @@ func (db *DB) ClaimLayer(ctx context.Context, holder string, until time.Time) (c
 		}
 		err = db.update(ctx, relaxed, func(ctx context.Context, tx *Tx) error {
 			c = LayerClaim{Holder: holder}
-			found, err = tx.row(ctx, claimLayer, []any{holder, until.UnixMicro(), tx.now}, &c.Digest, &c.Attempts, &c.Reason, &c.DiffID)
+			found, err = tx.row(ctx, claimLayer, []any{holder, until.UnixMicro(), tx.now}, &c.Digest, &c.Attempts, &c.Reason, &c.Known, &c.DiffID)
 			return err
 		})
 		if err != nil {
@@ -193,13 +199,32 @@ func (db *DB) ResumeLayers(ctx context.Context, attempts int, prefix string) err
 	return nil
 }
 
-// FactsOfDiffID returns the facts of a layer of this diffID that is ready.
-func (db *DB) FactsOfDiffID(ctx context.Context, diffID digest.Digest) (facts string, found bool, err error) {
-	found, err = db.view().row(ctx, selectFacts, []any{diffID.String()}, &facts)
+// FactsOfDiffID returns the facts of a layer of this diffID, where they begin
+// with prefix.
+func (db *DB) FactsOfDiffID(ctx context.Context, diffID digest.Digest, prefix string) (facts string, found bool, err error) {
+	found, err = db.view().row(ctx, selectFacts, []any{diffID.String(), len(prefix), prefix}, &facts)
 	if err != nil {
 		return "", false, fmt.Errorf("look up the facts of layer %s: %w", diffID, err)
 	}
 	return facts, found, nil
+}
+
+// indexLater is when the index is made of a layer whose facts came with it, if
+// nobody needs it before.
+const indexLater = 5 * time.Minute
+
+// putFacts records what is in layers that were looked into as they came.
+func (tx *Tx) putFacts(ctx context.Context, layers []Layer) error {
+	known := slices.DeleteFunc(slices.Clone(layers), func(l Layer) bool { return l.Facts == "" })
+	// In one order, so that two transactions do not wait for each other's rows.
+	slices.SortFunc(known, func(a, b Layer) int { return cmp.Compare(a.Digest, b.Digest) })
+	later := tx.now + indexLater.Microseconds()
+	for _, l := range known {
+		if _, err := tx.exec(ctx, insertFacts, l.Digest.String(), l.DiffID.String(), l.Facts, later, tx.now); err != nil {
+			return fmt.Errorf("record what is in layer %s: %w", l.Digest, err)
+		}
+	}
+	return nil
 }
 
 // LayerCounts tells how many layers wait to be looked into, and how many could

@@ -78,12 +78,12 @@ func TestAPendingLayerIsOneWorkersUntilItsTimeIsOver(t *testing.T) {
 		if held, err := db.FinishLayer(ctx, second, digestOf("plain"), `{"v":1}`); !held || err != nil {
 			t.Errorf("FinishLayer = %v, %v", held, err)
 		}
-		facts, found, err := db.FactsOfDiffID(ctx, digestOf("plain"))
+		facts, found, err := db.FactsOfDiffID(ctx, digestOf("plain"), `{"v":1`)
 		if facts != `{"v":1}` || !found || err != nil {
 			t.Errorf("FactsOfDiffID = %q, %v, %v", facts, found, err)
 		}
-		if _, found, err = db.FactsOfDiffID(ctx, digestOf("other")); found || err != nil {
-			t.Errorf("FactsOfDiffID of another = %v, %v", found, err)
+		if _, found, err = db.FactsOfDiffID(ctx, digestOf("plain"), `{"v":2`); found || err != nil {
+			t.Errorf("FactsOfDiffID of another version = %v, %v", found, err)
 		}
 	})
 }
@@ -181,6 +181,48 @@ func TestAStartTakesUpWhatTheLastOneLeft(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("pending after the start (-want +got):\n%s", diff)
+		}
+	})
+}
+
+func TestFactsThatCameWithALayerCountAtOnce(t *testing.T) {
+	t.Parallel()
+	eachDB(t, func(t *testing.T, db *testDB) {
+		ctx := t.Context()
+		db.pushBlob(t, "a/b", "base", grace)
+		db.pushBlob(t, "a/b", "app", grace)
+		m := manifest("image", "layer:base", "layer:app")
+		m.Kind = KindImage
+		p := db.put("a/b", m)
+		p.Layers = []Layer{{DiffID: digestOf("plain"), Digest: digestOf("base"), Compression: "gzip", Facts: `{"v":"1"}`}}
+		db.mustPut(t, p)
+		c := db.claim(t, "w")
+		if c.Digest != digestOf("app") || c.Known {
+			t.Errorf("the first claim is %+v, want the layer that is not known", c)
+		}
+		if got, err := db.ImagesToScan(ctx, 10, ImageKey{}); len(got) != 0 || err != nil {
+			t.Errorf("images to scan = %v, %v; want none", got, err)
+		}
+		if _, err := db.FailLayer(ctx, c, "broken"); err != nil {
+			t.Fatalf("FailLayer: %v", err)
+		}
+		if got, err := db.ImagesToScan(ctx, 10, ImageKey{}); len(got) != 1 || err != nil {
+			t.Errorf("images to scan = %v, %v; want one", got, err)
+		}
+		if _, found, err := db.ClaimLayer(ctx, "w", db.clock.in(time.Minute)); found || err != nil {
+			t.Errorf("the index is made at once: %v", err)
+		}
+		db.clock.advance(indexLater)
+		if c = db.claim(t, "w"); c.Digest != digestOf("base") || !c.Known || c.DiffID != digestOf("plain") {
+			t.Errorf("the claim of whose index is to be made is %+v", c)
+		}
+		db.mustPut(t, db.put("a/c", manifest("other")), p) // facts again
+		if held, err := db.FinishLayer(ctx, c, digestOf("plain"), `{"v":"1","marks":[]}`); !held || err != nil {
+			t.Errorf("FinishLayer = %v, %v", held, err)
+		}
+		db.mustPut(t, p)
+		if n := db.count(t, `SELECT COUNT(*) FROM layers WHERE state = 'ready' AND facts LIKE '%marks%'`); n != 1 {
+			t.Errorf("%d layers have what the worker found, want 1", n)
 		}
 	})
 }

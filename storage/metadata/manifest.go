@@ -223,7 +223,7 @@ func (tx *Tx) link(ctx context.Context, repo int64, p *ManifestPut) error {
 			return err
 		}
 	}
-	return nil
+	return tx.putFacts(ctx, p.Layers)
 }
 
 // checkReferences compares what the manifest names with what is there, and

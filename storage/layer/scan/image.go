@@ -347,10 +347,14 @@ func (s system) busybox() (version string, found bool) {
 // programDirs is where the programs are that tell which C library is in use.
 var programDirs = []string{"bin", "usr/bin", "sbin", "usr/sbin"}
 
-// libc tells which C library there is. Where there are two (Debian's package
+// libc tells which C library there is: by its files, or else by its package,
+// where the files are elsewhere than usual. Where there are two (Debian's package
 // musl, Alpine's gcompat) it is the one that the shell and its like ask for.
 func (s system) libc(managers map[string]*list) string {
 	musl, glibc := s.libraries()
+	if !musl && !glibc {
+		musl, glibc = installed(managers, "musl"), installed(managers, "libc6", "libc6.1", "glibc")
+	}
 	switch {
 	case musl && !glibc:
 		return "musl"
@@ -375,6 +379,16 @@ func (s system) libc(managers map[string]*list) string {
 		return "musl"
 	}
 	return "glibc"
+}
+
+// installed tells whether there is a package of one of the names.
+func installed(managers map[string]*list, names ...string) bool {
+	for _, l := range managers {
+		if slices.ContainsFunc(l.packages, func(p Package) bool { return slices.Contains(names, p.Name) }) {
+			return true
+		}
+	}
+	return false
 }
 
 // libraries tells which C libraries lie where they are looked for.

@@ -29,9 +29,12 @@ import (
 // another version is to be collected anew.
 const Version = 1
 
+// Prefix is how the JSON form of a Layer of this version begins, and of no other.
+const Prefix = `{"v":"1"`
+
 // Layer is what one layer says. Its JSON form begins with its version.
 type Layer struct {
-	Version int    `json:"v"`
+	Version int    `json:"v,string"`
 	Marks   []Mark `json:"marks,omitempty"`
 	// Truncated tells that the layer had more marks than are kept.
 	Truncated bool `json:"truncated,omitempty"`

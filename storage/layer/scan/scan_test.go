@@ -54,7 +54,7 @@ func stored(l scan.Layer) scan.Layer {
 	if err != nil {
 		panic(err)
 	}
-	if !strings.HasPrefix(string(b), fmt.Sprintf(`{"v":%d`, scan.Version)) {
+	if !strings.HasPrefix(string(b), scan.Prefix) {
 		panic("the facts do not begin with their version: " + string(b))
 	}
 	var back scan.Layer
@@ -105,7 +105,7 @@ const (
 	bookwormRelease = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"12\"\nVERSION=\"12 (bookworm)\"\nVERSION_CODENAME=bookworm\nID=debian\n"
 	apkInstalled    = "C:Q1abc=\nP:musl\nV:1.2.4_git20230717-r4\nA:x86_64\nF:lib\nR:ld-musl-x86_64.so.1\n\nC:Q1def=\nP:busybox\nV:1.36.1-r15\nA:x86_64\n\n"
 	dpkgStatus      = "Package: base-files\nStatus: install ok installed\nVersion: 12.4+deb12u5\nDescription: base\n more: of it\n\n" +
-		"Package: libc6\nStatus: install ok installed\nVersion: 2.36-9+deb12u4\n\nPackage: gone\nStatus: deinstall ok config-files\nVersion: 1\n\n"
+		"Package: bash\nStatus: install ok installed\nVersion: 5.2.15-2+b2\n\nPackage: gone\nStatus: deinstall ok config-files\nVersion: 1\n\n"
 )
 
 func TestBaseOfOneLayer(t *testing.T) {
@@ -135,6 +135,10 @@ func TestBaseOfOneLayer(t *testing.T) {
 			files: []file{{name: "/lib", to: "usr/lib"}, {name: "/etc/os-release", to: "/usr/lib/os-release"}, {name: "/usr/lib/os-release", body: bookwormRelease},
 				{name: "/var/lib/dpkg/status", body: dpkgStatus}, {name: "/usr/lib/x86_64-linux-gnu/libc.so.6", body: "x"}},
 			want: scan.Base{ID: "debian", Version: "12", Name: "bookworm", Libc: "glibc"}, manager: "dpkg", count: 2,
+		},
+		"alpine whose files are elsewhere": {
+			files: []file{{name: "etc/os-release", body: alpineRelease}, {name: "lib/apk/db/installed", body: apkInstalled}},
+			want:  scan.Base{ID: "alpine", Version: "3.19.4", Libc: "musl"}, manager: "apk", count: 2,
 		},
 		"debian with the package musl": {
 			files: []file{{name: "./etc/os-release", body: bookwormRelease}, {name: "./var/lib/dpkg/status", body: dpkgStatus}, {name: "./lib/ld-musl-x86_64.so.1", body: "x"},

@@ -16,7 +16,9 @@ CREATE TABLE image_packages (
 	FOREIGN KEY (repository_id, digest) REFERENCES images (repository_id, digest) ON DELETE CASCADE
 );
 
-CREATE INDEX layers_diff_id ON layers (diff_id) WHERE state = 'ready';
+-- A layer that is pending may have facts: an archive brought them, and its index
+-- is to be made.
+CREATE INDEX layers_diff_id ON layers (diff_id) WHERE diff_id IS NOT NULL;
 CREATE INDEX layers_failed ON layers (digest) WHERE state = 'failed';
 
 -- +goose Down
