@@ -50,7 +50,7 @@ var policy = map[string]allowed{
 		own: []string{"", "storage", "storage/metadata", "storage/layer", "storage/layer/scan", "internal/httpapi"},
 		modules: []string{
 			reference, godigest, imagespec, mux, xsync,
-			compress, "github.com/klauspost/pgzip", "github.com/mikelolasagasti/xz",
+			compress, "github.com/mikelolasagasti/xz",
 			"github.com/moby/buildkit", "github.com/moby/docker-image-spec", "github.com/containerd/platforms",
 		},
 	},

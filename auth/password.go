@@ -9,7 +9,9 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"errors"
+	"runtime/debug"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/crypto/argon2"
@@ -43,6 +45,7 @@ type passwords struct {
 	slots  chan struct{} // holds one of each who hashes
 	derive func(password, salt []byte) []byte
 	dummy  string // a hash that no password is known for
+	tidied atomic.Int64
 }
 
 func newPasswords() *passwords {
@@ -71,7 +74,21 @@ func (p *passwords) turn(ctx context.Context) (done func(), err error) {
 		<-p.queue
 		return nil, ctx.Err()
 	}
-	return func() { <-p.slots; <-p.queue }, nil
+	return func() { <-p.slots; <-p.queue; p.tidy() }, nil
+}
+
+// tidyEvery is how often memory is given back at most: a collection takes
+// milliseconds, as a tenth of a hash does.
+const tidyEvery = 200 * time.Millisecond
+
+// tidy gives back what hashes took, when nobody waits for one. Each leaves
+// argonMemory behind, in a process that needs half of that: the next collection
+// would see it as in use, and let the heap grow to twice that.
+func (p *passwords) tidy() {
+	last, now := p.tidied.Load(), time.Now().UnixNano()
+	if len(p.queue) == 0 && now-last > int64(tidyEvery) && p.tidied.CompareAndSwap(last, now) {
+		debug.FreeOSMemory()
+	}
 }
 
 // hash is what is stored of a password.

@@ -54,9 +54,12 @@ type Options struct {
 	Repack bool
 	// Grace is how long the store keeps a blob after a positive answer about it;
 	// 24 h where 0.
-	Grace  time.Duration
-	Limits Limits       // DefaultLimits for each that is 0
-	Log    *slog.Logger // slog.Default where nil
+	Grace time.Duration
+	// Concurrent is how many archives are read at once; 16 where 0. Who comes
+	// then waits for up to a minute.
+	Concurrent int
+	Limits     Limits       // DefaultLimits for each that is 0
+	Log        *slog.Logger // slog.Default where nil
 }
 
 // Limits bound what one archive may cost. The defaults are far above what real
@@ -98,6 +101,7 @@ func DefaultLimits() Limits {
 type Service struct {
 	o       Options
 	packers packers
+	places  *places
 	gzips   forms
 }
 
@@ -118,11 +122,12 @@ func New(o Options) (*Service, error) {
 	if o.Log == nil {
 		o.Log = slog.Default()
 	}
+	o.Concurrent = cmp.Or(o.Concurrent, 16)
 	o.Limits = o.Limits.orDefault()
 	if w := o.Limits.Window; w < 1<<10 || w > math.MaxUint32 {
 		return nil, errors.New("archive: Limits.Window must be between 1 KiB and 4 GiB")
 	}
-	return &Service{o: o}, nil
+	return &Service{o: o, places: newPlaces(o.Concurrent)}, nil
 }
 
 func (l Limits) orDefault() Limits {

@@ -177,8 +177,8 @@ func TestAStoreThatFailsLeavesNothing(t *testing.T) {
 	}
 }
 
-// TestAFullDiskEndsTheCompression fails a write that pgzip's goroutines make
-// while more is being compressed.
+// TestAFullDiskEndsTheCompression fails a write that is made while more is being compressed
+// behind it.
 func TestAFullDiskEndsTheCompression(t *testing.T) {
 	t.Parallel()
 	full := errors.New("no space left on device")

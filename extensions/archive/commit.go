@@ -89,7 +89,7 @@ func (s *Service) newCommitting(ctx context.Context, q CommitRequest) (*committi
 }
 
 func (c *committing) run(ctx context.Context) (_ *Result, err error) {
-	if c.batch, err = c.s.o.Store.NewBatch(ctx); err != nil {
+	if c.batch, err = c.s.newBatch(ctx); err != nil {
 		return nil, fmt.Errorf("begin a batch: %w", err)
 	}
 	defer func() {

@@ -1,18 +1,13 @@
 package archive
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/klauspost/pgzip"
 )
-
-// gzipLevel and the block size (pgzip's own, 1 MiB) are fixed, so that the
-// same layer gives the same blob on every machine with this version. Level 1 is
-// several times as fast as level 6, at about 5 % more bytes.
-const gzipLevel = 1
 
 // packer compresses one layer on all cores. It is ended by close or abort.
 type packer interface {
@@ -24,12 +19,15 @@ type packer interface {
 }
 
 // packers keeps compressors for the next layer: each has megabytes of buffers.
+// The zero value is ready.
 type packers struct {
-	gzip sync.Pool
+	gzip gzipPool
 	zstd sync.Pool
 }
 
-// get returns a compressor to gzip or zstd that writes to w.
+// get returns a compressor to gzip or zstd that writes to w. Compressors to gzip
+// share a few places, so w must not be slow: a client's connection needs packers
+// of its own.
 func (p *packers) get(compression string, w io.Writer) packer {
 	if compression == zstded {
 		z, ok := p.zstd.Get().(*zstd.Encoder)
@@ -39,45 +37,19 @@ func (p *packers) get(compression string, w io.Writer) packer {
 		z.Reset(w)
 		return &zstdPacker{z, &p.zstd}
 	}
-	z, ok := p.gzip.Get().(*pgzip.Writer)
-	if !ok {
-		z = newGzip()
-	}
-	z.Reset(w)
-	return &gzipPacker{z, &p.gzip}
+	return p.gzip.writer(w)
 }
 
-func newGzip() *pgzip.Writer {
-	z, err := pgzip.NewWriterLevel(io.Discard, gzipLevel)
-	if err != nil {
-		panic(fmt.Sprintf("archive: gzip level %d: %v", gzipLevel, err)) // a constant is wrong
-	}
-	return z
-}
+var errAborted = errors.New("the compression was given up")
 
 func newZstd() *zstd.Encoder {
-	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault))
+	// Without bounds an encoder takes 20 MiB, of which a layer needs two at once.
+	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedDefault), zstd.WithWindowSize(2<<20),
+		zstd.WithLowerEncoderMem(true), zstd.WithEncoderConcurrency(2))
 	if err != nil {
 		panic(fmt.Sprintf("archive: zstd encoder: %v", err)) // constants are wrong
 	}
 	return z
-}
-
-type gzipPacker struct {
-	*pgzip.Writer
-	pool *sync.Pool
-}
-
-func (p *gzipPacker) close() error {
-	err := p.Close()
-	p.abort()
-	return err
-}
-
-// abort ends the goroutine that pgzip leaves after a failed write.
-func (p *gzipPacker) abort() {
-	p.Reset(io.Discard)
-	p.pool.Put(p.Writer)
 }
 
 type zstdPacker struct {

@@ -159,7 +159,7 @@ type importing struct {
 }
 
 func (im *importing) run(ctx context.Context, q ImportRequest) (_ *Result, err error) {
-	if im.batch, err = im.s.o.Store.NewBatch(ctx); err != nil {
+	if im.batch, err = im.s.newBatch(ctx); err != nil {
 		return nil, fmt.Errorf("begin a batch: %w", err)
 	}
 	defer func() {

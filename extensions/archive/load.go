@@ -126,7 +126,7 @@ type loading struct {
 }
 
 func (l *loading) run(ctx context.Context, q LoadRequest) (_ *Result, err error) {
-	if l.batch, err = l.s.o.Store.NewBatch(ctx); err != nil {
+	if l.batch, err = l.s.newBatch(ctx); err != nil {
 		return nil, fmt.Errorf("begin a batch: %w", err)
 	}
 	defer func() {

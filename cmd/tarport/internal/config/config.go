@@ -115,6 +115,7 @@ type Archives struct {
 	MaxLayer    Size   `yaml:"max_layer"`    // of one layer, unpacked
 	Compression string `yaml:"compression"`
 	Repack      bool   `yaml:"repack"`
+	Concurrent  int    `yaml:"concurrent"` // read at once
 }
 
 // Namespaces says who may create namespaces, and how.
@@ -150,7 +151,7 @@ func defaults() Tarport {
 		Metrics:    Metrics{Addr: metricsUnset},
 		Blobs:      Blobs{Grace: Duration(24 * time.Hour)},
 		Uploads:    Uploads{Expire: Duration(24 * time.Hour), Max: 100, MaxBytes: 100 << 30},
-		Archives:   Archives{MaxSize: 20 << 30, MaxUnpacked: 200 << 30, MaxLayer: 20 << 30, Compression: "gzip"},
+		Archives:   Archives{MaxSize: 20 << 30, MaxUnpacked: 200 << 30, MaxLayer: 20 << 30, Compression: "gzip", Concurrent: 16},
 		Namespaces: Namespaces{AutoCreate: true, CreateBy: CreateByUsers},
 		Tokens:     Tokens{KeyRotation: Duration(720 * time.Hour)},
 		Storage:    Storage{MinFree: 1 << 30},

@@ -33,6 +33,7 @@ var overrides = []struct {
 	{"TARPORT_ARCHIVES_MAX_LAYER", func(t *Tarport) any { return &t.Archives.MaxLayer }},
 	{"TARPORT_ARCHIVES_REPACK", func(t *Tarport) any { return &t.Archives.Repack }},
 	{"TARPORT_ARCHIVES_COMPRESSION", func(t *Tarport) any { return &t.Archives.Compression }},
+	{"TARPORT_ARCHIVES_CONCURRENT", func(t *Tarport) any { return &t.Archives.Concurrent }},
 	{"TARPORT_NAMESPACES_AUTO_CREATE", func(t *Tarport) any { return &t.Namespaces.AutoCreate }},
 	{"TARPORT_NAMESPACES_CREATE_BY", func(t *Tarport) any { return &t.Namespaces.CreateBy }},
 	{"TARPORT_NAMESPACES_PERSONAL", func(t *Tarport) any { return &t.Namespaces.Personal }},

@@ -227,6 +227,8 @@ func (c *Config) validateLimits() error {
 		return keyErrorf("tarport.archives.max_unpacked", "0 would let nobody upload: name a size, as 200GiB")
 	case t.Archives.MaxLayer == 0:
 		return keyErrorf("tarport.archives.max_layer", "0 would let nobody upload: name the largest layer, as 20GiB")
+	case t.Archives.Concurrent < 1:
+		return keyErrorf("tarport.archives.concurrent", "%d would let nobody upload: use at least 1", t.Archives.Concurrent)
 	case t.Audit.Retention < Duration(time.Hour):
 		return keyErrorf("tarport.audit.retention", "%s would forget what just happened: use at least 1h", t.Audit.Retention)
 	case t.Scan.Concurrency < 1 || t.Scan.Concurrency > 64:

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package main
+
+// trimBinary is for Linux only.
+func trimBinary() {}

@@ -1,0 +1,85 @@
+package archive
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/tarport/tarport"
+)
+
+// placeWait is how long a request waits for others to end before it is told to
+// come again, and placeQueue how many wait for each that is at work.
+const (
+	placeWait  = time.Minute
+	placeQueue = 4
+)
+
+// places bounds how many archives are read at once: each takes a few MiB. Who
+// comes when all are taken waits, with the body unread, and not for long: those
+// before may be on thin lines.
+type places struct {
+	taken chan struct{} // holds one for each who has a place
+	queue chan struct{} // holds one for each who has or waits for one
+	wait  time.Duration
+}
+
+func newPlaces(n int) *places {
+	return &places{make(chan struct{}, n), make(chan struct{}, n*(1+placeQueue)), placeWait}
+}
+
+// take returns when there is a place; leave gives it back. UNAVAILABLE where
+// there is none for too long.
+func (p *places) take(ctx context.Context) (leave func(), err error) {
+	busy := tarport.Errorf(tarport.Unavailable, "%d archives are being read, which is as many as the registry reads at once: try again", cap(p.taken))
+	select {
+	case p.queue <- struct{}{}:
+	default:
+		return nil, busy
+	}
+	t := time.NewTimer(p.wait)
+	defer t.Stop()
+	select {
+	case p.taken <- struct{}{}:
+		return sync.OnceFunc(func() { <-p.taken; <-p.queue }), nil
+	case <-ctx.Done():
+		err = ctx.Err()
+	case <-t.C:
+		err = busy
+	}
+	<-p.queue
+	return nil, err
+}
+
+// newBatch begins what an archive brings, when there is a place for it.
+func (s *Service) newBatch(ctx context.Context) (Batch, error) {
+	leave, err := s.places.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	b, err := s.o.Store.NewBatch(ctx)
+	if err != nil {
+		leave()
+		return nil, err
+	}
+	return placedBatch{b, leave}, nil
+}
+
+// placedBatch gives its place back when it is closed.
+type placedBatch struct {
+	Batch
+	leave func()
+}
+
+var _ charger = placedBatch{}
+
+func (b placedBatch) Charge(namespace string) {
+	if c, ok := b.Batch.(charger); ok {
+		c.Charge(namespace)
+	}
+}
+
+func (b placedBatch) Close() error {
+	defer b.leave()
+	return b.Batch.Close()
+}
