@@ -1,10 +1,13 @@
 package engine
 
 import (
+	"context"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
@@ -90,7 +93,10 @@ func TestVersionsOfTheAPI(t *testing.T) {
 	for _, c := range []struct {
 		in, want string
 	}{
-		{in: ""}, {in: "/v1.24"}, {in: "/v1.41"}, {in: "/v1.51"},
+		{in: ""},
+		{in: "/v1.24"},
+		{in: "/v1.41"},
+		{in: "/v1.51"},
 		{in: "/v1.23", want: "client version 1.23 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer version"},
 		{in: "/v1.52", want: "client version 1.52 is too new. Maximum supported API version is 1.51"},
 		{in: "/v2.0", want: "v2.0 is no version of the Engine API"},
@@ -263,6 +269,58 @@ func TestOneImageStandsForAnIndex(t *testing.T) {
 	for _, bad := range []string{"linux/amd64", `{"os":"linux"}`, `[]`} {
 		if _, err := parsePlatform(bad); tarport.ErrorCode(err) != tarport.Invalid {
 			t.Errorf("parsePlatform(%s): %v, want it to be invalid", bad, err)
+		}
+	}
+}
+
+// manyImages has a tag for each row.
+type manyImages struct {
+	n      int
+	config string
+}
+
+func (m manyImages) TaggedImages(_ context.Context, q metadata.ImageQuery, each func(metadata.TaggedImage) error) error {
+	for i := range m.n {
+		im := metadata.TaggedImage{Repository: q.Namespace + "/app", Tag: strconv.Itoa(i), Config: m.config, Digest: digest.FromString(strconv.Itoa(i))}
+		if err := each(im); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type everybody struct{}
+
+func (everybody) Authorize(context.Context, tarport.Principal, tarport.Action, string) error {
+	return nil
+}
+
+func TestAListIsBounded(t *testing.T) {
+	t.Parallel()
+	q := metadata.ImageQuery{Namespace: "team"}
+	for _, c := range []struct {
+		name string
+		has  manyImages
+		keep func(repository, tag string) bool
+		want int
+		code tarport.Code
+	}{
+		{name: "as many as can be", has: manyImages{n: maxImages}, want: maxImages},
+		{name: "one more", has: manyImages{n: maxImages + 1}, want: maxImages, code: tarport.TooLarge},
+		{
+			name: "more, of which few are asked for", has: manyImages{n: 2 * maxImages},
+			keep: func(_, tag string) bool { return tag == "5" || tag == "15000" }, want: 2,
+		},
+		{name: "large configs", has: manyImages{n: 3000, config: strings.Repeat("x", 16<<10)}, want: maxFacts >> 14, code: tarport.TooLarge},
+	} {
+		h := &Handler{o: Options{Images: c.has, Access: everybody{}}}
+		list, err := h.images(t.Context(), q, c.keep)
+		if tarport.ErrorCode(err) != c.code || len(list) != c.want {
+			t.Errorf("%s: %d images, %v, want %d and %q", c.name, len(list), err, c.want, c.code)
+		}
+		im := &one{TaggedImage: &metadata.TaggedImage{Repository: "team/app", Tag: "1", ID: digest.FromString("x")}}
+		if err := h.nameAll(t.Context(), "team", im); err != nil || len(im.repoTags) == 0 {
+			t.Errorf("%s: an image with so many names has %d (%v)", c.name, len(im.repoTags), err)
 		}
 	}
 }

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"net/http"
-	"runtime"
 	"strconv"
 	"strings"
 
@@ -65,7 +64,6 @@ func handle(next http.Handler) http.Handler {
 		hd.Set("Api-Version", maxVersion)
 		hd.Set("Docker-Experimental", "false")
 		hd.Set("Ostype", "linux")
-		hd.Set("Server", "Tarport/"+tarport.Version+" ("+runtime.GOOS+")")
 		if err := tarport.CheckNamespace(namespace(r)); err != nil {
 			return err
 		}

@@ -103,13 +103,11 @@ func (h *Handler) one(r *http.Request) (*one, error) {
 // see them.
 func (h *Handler) nameAll(ctx context.Context, ns string, im *one) error {
 	list, err := h.images(ctx, metadata.ImageQuery{Namespace: ns, ID: im.ID.String()}, nil)
-	if err != nil && !absent(err) && tarport.ErrorCode(err) != tarport.Unauthorized {
-		return err
+	if tarport.ErrorCode(err) == tarport.Unauthorized { // a token that is for one repository
+		list, err = h.images(ctx, metadata.ImageQuery{Namespace: ns, Repository: im.Repository, Tag: im.Tag}, nil)
 	}
-	if err != nil { // a token that is for one repository
-		if list, err = h.images(ctx, metadata.ImageQuery{Namespace: ns, Repository: im.Repository, Tag: im.Tag}, nil); err != nil {
-			return err
-		}
+	if err != nil && !absent(err) && tarport.ErrorCode(err) != tarport.TooLarge {
+		return err
 	}
 	for _, t := range list {
 		name := repositoryName(ns, t.repository)

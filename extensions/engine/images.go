@@ -43,28 +43,42 @@ func (t *tagged) platform(p ocispec.Platform) *metadata.TaggedImage {
 	return nil
 }
 
-// maxImages bounds an answer: the Engine API has no pages.
-const maxImages = 10_000
+// Bounds of an answer: the Engine API has no pages.
+const (
+	maxImages = 10_000
+	maxRows   = 5 * maxImages // images of several platforms
+	maxFacts  = 32 << 20      // bytes of what is known of their configs
+)
 
-// images reads what the tags lead to that keep keeps; nil is all.
+// images reads what the tags lead to that keep keeps; nil is all. Where that is
+// too much, the error is TOO_LARGE, and comes with the first of it.
 func (h *Handler) images(ctx context.Context, q metadata.ImageQuery, keep func(repository, tag string) bool) ([]tagged, error) {
 	if err := h.mayList(ctx, q); err != nil {
 		return nil, err
 	}
 	var list []tagged
+	rows, size, facts := 0, 0, map[digest.Digest]string{} // an image can have many tags
 	err := h.o.Images.TaggedImages(ctx, q, func(im metadata.TaggedImage) error {
 		if keep != nil && !keep(im.Repository, im.Tag) {
 			return nil
 		}
-		if last := len(list) - 1; last >= 0 && list[last].repository == im.Repository && list[last].tag == im.Tag {
-			list[last].images = append(list[last].images, im)
-			return nil
+		if known, ok := facts[im.Digest]; ok {
+			im.Config = known
+		} else {
+			facts[im.Digest] = im.Config
+			size += len(im.Config)
 		}
-		if len(list) == maxImages {
-			return tarport.Errorf(tarport.TooLarge, "the namespace %s has more than %d tags: name those to list, docker images NAME or --filter reference=PATTERN",
+		last := len(list) - 1
+		more := last >= 0 && list[last].repository == im.Repository && list[last].tag == im.Tag
+		if rows++; rows > maxRows || size > maxFacts || !more && len(list) == maxImages {
+			return tarport.Errorf(tarport.TooLarge, "the namespace %s has too many tags for one list (%d are possible): name those to list, docker images NAME or --filter reference=PATTERN",
 				q.Namespace, maxImages)
 		}
-		list = append(list, tagged{im.Repository, im.Tag, im.TaggedAt, im.Target, []metadata.TaggedImage{im}})
+		if more {
+			list[last].images = append(list[last].images, im)
+		} else {
+			list = append(list, tagged{im.Repository, im.Tag, im.TaggedAt, im.Target, []metadata.TaggedImage{im}})
+		}
 		return nil
 	})
 	return list, err

@@ -134,15 +134,23 @@ func (e *engineStory) list() {
 	short := func(id string) string { return strings.TrimPrefix(id, "sha256:")[:12] }
 	appLine, workerLine := e.app+" "+short(e.appID), e.worker+" "+short(e.workerID)
 	for _, args := range [][]string{
-		{"images"}, {"images", "-a"}, {"image", "ls"}, {"images", "--filter", "reference=*/*:*"}, {"images", "--filter", "label=team=platform"},
+		{"images"},
+		{"images", "-a"},
+		{"image", "ls"},
+		{"images", "--filter", "reference=*/*:*"},
+		{"images", "--filter", "label=team=platform"},
 		{"images", "--filter", "dangling=false"},
 	} {
 		wantLines(t, strings.Join(args, " "), e.d.must(t, append(args, "--format", format)...), appLine, workerLine)
 	}
 	repository, _, _ := strings.Cut(e.app, ":")
 	for _, args := range [][]string{
-		{"images", repository}, {"images", e.app}, {"images", "team/" + e.app}, {"images", "--filter", "reference=*/app"},
-		{"images", "--filter", "before=" + e.worker}, {"images", "--filter", "label=team", "--filter", "reference=*/a??:1"},
+		{"images", repository},
+		{"images", e.app},
+		{"images", "team/" + e.app},
+		{"images", "--filter", "reference=*/app"},
+		{"images", "--filter", "before=" + e.worker},
+		{"images", "--filter", "label=team", "--filter", "reference=*/a??:1"},
 	} {
 		wantLines(t, strings.Join(args, " "), e.d.must(t, append(args, "--format", format)...), appLine)
 	}
