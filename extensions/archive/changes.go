@@ -139,27 +139,24 @@ func (a *applier) apply(cmd instructions.Command) error {
 			return err
 		}
 	}
+	return a.dispatch(cmd)
+}
+
+func (a *applier) dispatch(cmd instructions.Command) error {
 	switch c := cmd.(type) {
 	case *instructions.CmdCommand:
 		a.c.Cmd = a.commandLine(c.ShellDependantCmdLine)
 		a.cmdSet = a.cmdSet || len(c.CmdLine) > 0
 	case *instructions.EntrypointCommand:
-		a.c.Entrypoint = a.commandLine(c.ShellDependantCmdLine)
-		if !a.cmdSet {
-			a.c.Cmd = nil
-		}
+		a.entrypoint(c)
 	case *instructions.EnvCommand:
-		for _, e := range c.Env {
-			a.c.Env = a.words.set(a.c.Env, e.Key, e.Value)
-		}
+		a.env(c.Env)
 	case *instructions.ExposeCommand:
 		return a.expose(c.Ports)
 	case *instructions.HealthCheckCommand:
 		a.c.Healthcheck = c.Health
 	case *instructions.LabelCommand:
-		for _, l := range c.Labels {
-			put(&a.c.Labels, l.Key, l.Value)
-		}
+		a.labels(c.Labels)
 	case *instructions.OnbuildCommand:
 		a.c.OnBuild = append(a.c.OnBuild, c.Expression)
 	case *instructions.StopSignalCommand:
@@ -174,6 +171,25 @@ func (a *applier) apply(cmd instructions.Command) error {
 		return fmt.Errorf("%s is not a valid change command", cmd.Name())
 	}
 	return nil
+}
+
+func (a *applier) entrypoint(c *instructions.EntrypointCommand) {
+	a.c.Entrypoint = a.commandLine(c.ShellDependantCmdLine)
+	if !a.cmdSet {
+		a.c.Cmd = nil
+	}
+}
+
+func (a *applier) env(vars instructions.KeyValuePairs) {
+	for _, v := range vars {
+		a.c.Env = a.words.set(a.c.Env, v.Key, v.Value)
+	}
+}
+
+func (a *applier) labels(labels instructions.KeyValuePairs) {
+	for _, l := range labels {
+		put(&a.c.Labels, l.Key, l.Value)
+	}
 }
 
 // commandLine puts the shell in front of a command in shell form.

@@ -20,7 +20,7 @@ func (s *nameSet) sum(name string) uint64 { return max(maphash.String(s.seed, na
 
 // slot is where a sum is, or belongs.
 func (s *nameSet) slot(sum uint64) *uint64 {
-	last := uint64(len(s.slots) - 1)
+	last := uint64(len(s.slots)) - 1 // a power of two less one
 	for i := sum >> 1 & last; ; i = (i + 1) & last {
 		if at := &s.slots[i]; *at == 0 || *at&^1 == sum {
 			return at
