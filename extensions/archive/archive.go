@@ -23,6 +23,10 @@
 // its entries as they pass), and a config that is made here (import.go,
 // changes.go).
 //
+// The other way, an archive is a list of names, sizes and digests before it is
+// bytes: Save makes the list, and Download gives out any part of it, straight
+// from the blobs. Export lays the layers of an image over each other.
+//
 // The package decides no rights (tarport.Access does), and the images go
 // through the same storage calls as a docker push.
 package archive
