@@ -15,8 +15,10 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/storage"
 	"github.com/tarport/tarport/storage/metadata"
 )
 
@@ -106,18 +108,42 @@ func TestHTTPSave(t *testing.T) {
 // steps of all sizes.
 func TestEveryByteCanBeTheFirst(t *testing.T) {
 	t.Parallel()
-	reg := newRegistry(t)
+	for _, elsewhere := range []bool{false, true} {
+		for _, compression := range []string{"", gzipped} {
+			t.Run(fmt.Sprint("elsewhere ", elsewhere, " ", compression), func(t *testing.T) {
+				t.Parallel()
+				testEveryByte(t, newRegistry(t, func(o *Options) {
+					if elsewhere {
+						o.Store = noFiles{o.Store}
+					}
+				}), compression)
+			})
+		}
+	}
+}
+
+// noFiles is a store whose blobs are in no *os.File, as on a storage driver.
+type noFiles struct{ Store }
+
+func (s noFiles) OpenBlob(ctx context.Context, repository string, d digest.Digest) (io.ReadSeekCloser, metadata.Blob, error) {
+	r, b, err := s.Store.OpenBlob(ctx, repository, d)
+	return struct{ io.ReadSeekCloser }{r}, b, err
+}
+
+func testEveryByte(t *testing.T, reg *registry, compression string) {
 	l := newLayout()
 	l.root(l.index(l.image("amd64", layerOf("x")), l.image("arm64", layerOf(noise(3000)))), "docker.io/team/app:1")
+	layer := layerOf(noise(2000))
+	l.root(l.manifest(l.blob(ocispec.MediaTypeImageConfig, configOf("amd64", layer)), l.blob(ocispec.MediaTypeImageLayerZstd, zst(layer))), "docker.io/team/zstd:1")
 	reg.mustLoad(t, l.pack())
-	d, err := reg.Save(t.Context(), SaveRequest{Images: []string{"team/app:1"}})
+	d, err := reg.Save(t.Context(), SaveRequest{Images: []string{"team/app:1", "team/zstd:1"}, Compression: compression})
 	if err != nil {
 		t.Fatal(err)
 	}
 	whole := read(t, d)
 	c := d.Open(t.Context())
 	defer c.Close()
-	for i := range whole {
+	for i := 0; i < len(whole); i += 1 + len(compression)*7 { // what is compressed begins anew each time
 		n := int64(1 + i%1301)
 		n = min(n, d.Size-int64(i))
 		if _, err := c.Seek(int64(i), io.SeekStart); err != nil {
@@ -235,7 +261,7 @@ func TestSlowDownloadKeepsItsBlobs(t *testing.T) {
 	t.Parallel()
 	const grace = time.Hour
 	now := time.Now()
-	reg := newRegistryAt(t, func() time.Time { return now }, grace)
+	reg := newRegistryOn(t, func(o *storage.Options) { o.Now, o.Grace = func() time.Time { return now }, grace })
 	res := reg.mustLoad(t, docker("app:1", layerOf("a"), layerOf("b"), layerOf("c")).pack())
 	d, err := reg.Save(t.Context(), SaveRequest{Images: []string{"team/app:1"}})
 	if err != nil {

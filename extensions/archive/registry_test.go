@@ -13,7 +13,6 @@ import (
 	"log/slog"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"github.com/klauspost/compress/zstd"
 	"github.com/opencontainers/go-digest"
@@ -44,12 +43,11 @@ type registry struct {
 
 func newRegistry(tb testing.TB, change ...func(*Options)) *registry {
 	tb.Helper()
-	return newRegistryAt(tb, time.Now, 24*time.Hour, change...)
+	return newRegistryOn(tb, func(*storage.Options) {}, change...)
 }
 
-// newRegistryAt is newRegistry with a clock of its own, and another grace
-// period.
-func newRegistryAt(tb testing.TB, now func() time.Time, grace time.Duration, change ...func(*Options)) *registry {
+// newRegistryOn is newRegistry on another storage.
+func newRegistryOn(tb testing.TB, storing func(*storage.Options), change ...func(*Options)) *registry {
 	tb.Helper()
 	dir := tb.TempDir()
 	dsn := filepath.Join(dir, "tarport.db")
@@ -59,7 +57,9 @@ func newRegistryAt(tb testing.TB, now func() time.Time, grace time.Duration, cha
 	}
 	root := filepath.Join(dir, "data")
 	quiet := slog.New(slog.DiscardHandler)
-	st, err := storage.New(storage.Options{DB: db, Root: root, Log: quiet, Now: now, Grace: grace})
+	so := storage.Options{DB: db, Root: root, Log: quiet}
+	storing(&so)
+	st, err := storage.New(so)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func newRegistryAt(tb testing.TB, now func() time.Time, grace time.Duration, cha
 			tb.Error(err)
 		}
 	})
-	o := Options{Store: Storage(st), Access: access(allowAll), Log: quiet, Grace: grace}
+	o := Options{Store: Storage(st), Access: access(allowAll), Log: quiet, Grace: so.Grace}
 	for _, fn := range change {
 		fn(&o)
 	}
