@@ -33,7 +33,7 @@ type LayerReader struct {
 	digest digest.Digest
 	plain  io.ReadCloser
 	packed *packedReader
-	file   io.Closer
+	file   io.ReadSeekCloser
 	n      int64
 }
 
@@ -79,6 +79,19 @@ func (l *LayerReader) Read(p []byte) (int, error) {
 		err = l.broken(fmt.Errorf("it unpacks to more than %d times its size", layerRatio))
 	}
 	return n, err
+}
+
+// skip goes to an offset in the plain bytes, before anything was read.
+func (l *LayerReader) skip(offset int64) error {
+	if l.Compression != layer.Uncompressed {
+		_, err := io.CopyBuffer(io.Discard, io.LimitReader(struct{ io.Reader }{l}, offset), make([]byte, 256<<10))
+		return err
+	}
+	if _, err := l.file.Seek(offset, io.SeekStart); err != nil {
+		return fmt.Errorf("read blob %s: %w", l.digest, err)
+	}
+	l.plain = io.NopCloser(bufio.NewReaderSize(l.packed, 64<<10))
+	return nil
 }
 
 // broken tells an error of the storage, which may pass, from one of the blob.

@@ -3,8 +3,10 @@
 // instruction made which layer, what it stands on and what stands on it, its
 // signatures and SBOMs, and how it differs from another one.
 //
-//	GET /repositories/{name}/-/manifests/{reference}        ──> Detail
-//	GET /repositories/{name}/-/manifests/{reference}/diff   ──> Diff
+//	GET /repositories/{name}/-/manifests/{reference}                 ──> Detail
+//	GET /repositories/{name}/-/manifests/{reference}/diff            ──> Diff
+//	GET /repositories/{name}/-/manifests/{reference}/files           ──> List
+//	GET /repositories/{name}/-/manifests/{reference}/files/content   ──> Content
 //
 // Lists of tags are extensions/tags' matter. It reads one manifest, one config
 // and a few rows; lists are bounded.
@@ -37,6 +39,7 @@ type Service struct {
 	db      *metadata.DB
 	content *storage.Store
 	access  tarport.Access
+	trees   *trees
 }
 
 // New returns a Service.
@@ -44,7 +47,7 @@ func New(o Options) (*Service, error) {
 	if o.DB == nil || o.Content == nil || o.Access == nil {
 		return nil, errors.New("images: a database, a store and an access are required")
 	}
-	return &Service{db: o.DB, content: o.Content, access: o.Access}, nil
+	return &Service{db: o.DB, content: o.Content, access: o.Access, trees: newTrees(o.Content.Tree)}, nil
 }
 
 // Routes adds the routes to r, which is the router of /api/v1.
@@ -54,6 +57,8 @@ func (s *Service) Routes(r *mux.Router) {
 	}
 	get("", s.getDetail)
 	get("/diff", s.getDiff)
+	get("/files", s.getFiles)
+	get("/files/content", s.getContent)
 }
 
 func (s *Service) getDetail(w http.ResponseWriter, r *http.Request) error {

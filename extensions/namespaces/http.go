@@ -122,18 +122,6 @@ func checkText(what, text string, limit int, lines bool) error {
 	return nil
 }
 
-func flag(r *http.Request, name string) (bool, error) {
-	q := r.URL.Query()
-	if !q.Has(name) {
-		return false, nil
-	}
-	v, err := strconv.ParseBool(q.Get(name))
-	if err != nil {
-		return false, tarport.Errorf(tarport.Invalid, "%s must be true or false", name)
-	}
-	return v, nil
-}
-
 func location(w http.ResponseWriter, format string, args ...any) {
 	w.Header().Set("Location", "/api/v1"+fmt.Sprintf(format, args...))
 }

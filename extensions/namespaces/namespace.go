@@ -223,7 +223,7 @@ func (s *Service) UpdateNamespace(ctx context.Context, name string, p NamespaceP
 }
 
 func (h *Handler) deleteNamespace(w http.ResponseWriter, r *http.Request) error {
-	force, err := flag(r, "force")
+	force, err := httpapi.Flag(r, "force")
 	if err != nil {
 		return err
 	}

@@ -33,7 +33,7 @@ func newRecounted(r metadata.Recounted) Recounted {
 // recount adds up what every namespace uses, and with ?repair=true sets right
 // what is stored. It names them all, and does not page.
 func (h *Handler) recount(w http.ResponseWriter, r *http.Request) error {
-	repair, err := flag(r, "repair")
+	repair, err := httpapi.Flag(r, "repair")
 	if err != nil {
 		return err
 	}

@@ -79,3 +79,16 @@ func SetNext(w http.ResponseWriter, r *http.Request, n int, last string) {
 	q.Set("last", last)
 	w.Header().Set("Link", "<"+(&url.URL{Path: r.URL.Path, RawQuery: q.Encode()}).String()+`>; rel="next"`)
 }
+
+// Flag reads a parameter that is true or false; false where it is not there.
+func Flag(r *http.Request, name string) (bool, error) {
+	q := r.URL.Query()
+	if !q.Has(name) {
+		return false, nil
+	}
+	v, err := strconv.ParseBool(q.Get(name))
+	if err != nil {
+		return false, tarport.Errorf(tarport.Invalid, "%s must be true or false", name)
+	}
+	return v, nil
+}

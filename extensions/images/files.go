@@ -1,0 +1,323 @@
+package images
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/internal/httpapi"
+	"github.com/tarport/tarport/storage/layer"
+)
+
+// File is a path of an image's file system.
+type File struct {
+	Name    string        `json:"name"`
+	Path    string        `json:"path"` // from the root, with a slash before it
+	Type    string        `json:"type"` // file, directory, symlink, character-device, block-device or fifo
+	Mode    string        `json:"mode"` // octal, of the permissions and the three bits above them: 0755, 4755
+	UID     int           `json:"uid"`
+	GID     int           `json:"gid"`
+	Size    int64         `json:"size"`
+	ModTime time.Time     `json:"mtime"`
+	Target  string        `json:"target,omitempty"` // of a symlink
+	Links   int           `json:"links"`            // how many names the file has
+	SHA256  string        `json:"sha256,omitempty"` // of a regular file
+	Layer   int           `json:"layer"`            // which one of the image it comes from; -1 where none has an entry of it
+	Digest  digest.Digest `json:"layer_digest,omitempty"`
+}
+
+// Listing is a path, and what is in it where it is a directory.
+type Listing struct {
+	Image    digest.Digest `json:"digest"` // of the image's manifest
+	Platform string        `json:"platform"`
+	File
+	Items []File `json:"items"` // by name; empty for what is no directory
+}
+
+// MaxContent is the largest file that is shown; of a larger one the image has to
+// be pulled or exported.
+const MaxContent = 64 << 20
+
+// maxHops is how many symlinks lead on, as in Linux.
+const maxHops = 40
+
+// rooted is an image with its file system.
+type rooted struct {
+	image    digest.Digest
+	platform string
+	blobs    []digest.Digest // its layers
+	tree     *layer.Tree
+}
+
+// open reads the file system of an image.
+func (s *Service) open(ctx context.Context, q Query) (*rooted, error) {
+	m, err := s.manifest(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	doc, err := read(m.Payload)
+	if err != nil {
+		return nil, err
+	}
+	d := &Detail{Digest: m.Digest}
+	if row, err := s.db.ManifestDetail(ctx, q.Repository, m.Digest); err != nil {
+		return nil, err
+	} else if d.Kind = row.Kind; d.Kind == "artifact" {
+		return nil, tarport.Errorf(tarport.Invalid, "%s is no image and has no files", q.Reference)
+	}
+	shown, err := s.platforms(ctx, q, m, doc, d)
+	if err != nil {
+		return nil, err
+	}
+	if shown == nil {
+		return nil, tarport.Errorf(tarport.Invalid, "no image of %s is here", q.Reference)
+	}
+	if doc, err = read(shown.Payload); err != nil {
+		return nil, err
+	}
+	r := &rooted{image: shown.Digest, platform: d.Platform}
+	for _, l := range doc.Layers {
+		// A manifest can name blobs that its repository does not have.
+		if _, err := s.content.Blob(ctx, q.Repository, l.Digest); err != nil {
+			return nil, err
+		}
+		r.blobs = append(r.blobs, l.Digest)
+	}
+	r.tree, err = s.trees.get(ctx, r.blobs)
+	return r, err
+}
+
+// List shows what is at a path, and at most n of what is in it, by name, after
+// last. Symlinks on the way are followed, within the image.
+func (s *Service) List(ctx context.Context, q Query, at string, n int, last string) (*Listing, error) {
+	r, err := s.open(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	node, err := r.find(at)
+	if err != nil {
+		return nil, err
+	}
+	l := &Listing{Image: r.image, Platform: r.platform, File: r.file(node), Items: []File{}}
+	for _, c := range r.tree.ReadDir(node.Path) {
+		if path.Base(c.Path) <= last {
+			continue
+		}
+		if l.Items = append(l.Items, r.file(c)); len(l.Items) == n {
+			break
+		}
+	}
+	return l, nil
+}
+
+// find looks a path up. NOT_FOUND where there is nothing.
+func (r *rooted) find(at string) (layer.Node, error) {
+	rest := strings.Split(layer.CleanPath(at), "/")
+	dir := "."
+	for hops := 0; len(rest) > 0; {
+		p := layer.CleanPath(dir + "/" + rest[0])
+		node, ok := r.tree.Lookup(p)
+		if !ok {
+			return node, tarport.Errorf(tarport.NotFound, "there is no %q in the image", at)
+		}
+		rest = rest[1:]
+		if node.Entry.Type != tar.TypeSymlink || len(rest) == 0 && hops == 0 && !strings.HasSuffix(at, "/") && r.dangling(node) {
+			dir = p
+			continue
+		}
+		if hops++; hops > maxHops {
+			return node, tarport.Errorf(tarport.NotFound, "%q leads round in symlinks", at)
+		}
+		target := node.Entry.Linkname
+		if !strings.HasPrefix(target, "/") {
+			target = path.Dir(p) + "/" + target
+		}
+		rest = append(strings.Split(layer.CleanPath(target), "/"), rest...)
+		dir = "."
+	}
+	node, _ := r.tree.Lookup(dir)
+	return node, nil
+}
+
+// dangling tells of a symlink that leads nowhere: it is then shown itself.
+func (r *rooted) dangling(n layer.Node) bool {
+	target := n.Entry.Linkname
+	if !strings.HasPrefix(target, "/") {
+		target = path.Dir(n.Path) + "/" + target
+	}
+	_, err := r.find(target + "/")
+	return err != nil
+}
+
+func (r *rooted) file(n layer.Node) File {
+	e := &n.Entry
+	f := File{
+		Name: path.Base(n.Path), Path: "/" + n.Path, Type: fileType(e.Type), Mode: fmt.Sprintf("%04o", e.Mode), UID: e.UID, GID: e.GID,
+		Size: e.Size, ModTime: time.Unix(e.ModTime, int64(e.ModNano)).UTC(), Links: n.Links, Layer: n.Layer,
+	}
+	switch {
+	case n.Path == ".":
+		f.Name, f.Path = "/", "/"
+	case e.Type == tar.TypeSymlink:
+		f.Target = e.Linkname
+	case e.Type == tar.TypeReg && !e.Sparse:
+		f.SHA256 = hex.EncodeToString(e.SHA256[:])
+	}
+	if n.Implied || len(r.blobs) == 0 {
+		f.Layer = -1
+	} else {
+		f.Digest = r.blobs[n.Layer]
+	}
+	f.Name, f.Path, f.Target = strings.ToValidUTF8(f.Name, "\uFFFD"), strings.ToValidUTF8(f.Path, "\uFFFD"), strings.ToValidUTF8(f.Target, "\uFFFD")
+	return f
+}
+
+func fileType(t byte) string {
+	switch t {
+	case tar.TypeDir:
+		return "directory"
+	case tar.TypeSymlink:
+		return "symlink"
+	case tar.TypeChar:
+		return "character-device"
+	case tar.TypeBlock:
+		return "block-device"
+	case tar.TypeFifo:
+		return "fifo"
+	}
+	return "file"
+}
+
+// Content opens a regular file of an image. INVALID for what is no regular file,
+// TOO_LARGE for one of more than MaxContent bytes.
+func (s *Service) Content(ctx context.Context, q Query, at string) (io.ReadCloser, File, error) {
+	r, err := s.open(ctx, q)
+	if err != nil {
+		return nil, File{}, err
+	}
+	node, err := r.find(at)
+	if err != nil {
+		return nil, File{}, err
+	}
+	f := r.file(node)
+	switch {
+	case node.Entry.Type != tar.TypeReg:
+		return nil, f, tarport.Errorf(tarport.Invalid, "%s is a %s and no file", f.Path, f.Type)
+	case node.Entry.Sparse:
+		return nil, f, tarport.Errorf(tarport.Unsupported, "%s is a sparse file: export the image to read it", f.Path)
+	case f.Size > MaxContent:
+		return nil, f, tarport.Errorf(tarport.TooLarge, "%s has %d bytes, at most %d are shown: pull or export the image to read it", f.Path, f.Size, int64(MaxContent))
+	}
+	if err := s.trees.begin(ctx); err != nil {
+		return nil, f, err
+	}
+	in, err := s.content.OpenLayerAt(ctx, r.blobs[node.Layer], node.Entry.Offset)
+	if err != nil {
+		s.trees.end()
+		return nil, f, err
+	}
+	return &fileContent{io.LimitReader(in, f.Size), in, s.trees.end}, f, nil
+}
+
+// fileContent is a file within a layer.
+type fileContent struct {
+	io.Reader
+	layer io.Closer
+	end   func()
+}
+
+func (c *fileContent) Close() error {
+	c.end()
+	return c.layer.Close()
+}
+
+func (s *Service) getFiles(w http.ResponseWriter, r *http.Request) error {
+	q, err := query(r)
+	if err != nil {
+		return err
+	}
+	n, last, err := httpapi.Page(r)
+	if err != nil {
+		return err
+	}
+	l, err := s.List(r.Context(), q, r.URL.Query().Get("path"), n+1, last)
+	if err != nil {
+		return err
+	}
+	if len(l.Items) > n {
+		l.Items = l.Items[:n]
+		httpapi.SetNext(w, r, n, l.Items[n-1].Name)
+	}
+	return httpapi.WriteJSON(w, http.StatusOK, l)
+}
+
+// getContent sends a file: text to be read, the rest to be saved. Nothing in it
+// is run by a browser.
+func (s *Service) getContent(w http.ResponseWriter, r *http.Request) error {
+	q, err := query(r)
+	if err != nil {
+		return err
+	}
+	in, f, err := s.Content(r.Context(), q, r.URL.Query().Get("path"))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = in.Close() }()
+	head := make([]byte, min(f.Size, 4<<10))
+	if _, err := io.ReadFull(in, head); err != nil {
+		return fmt.Errorf("read %s: %w", f.Path, notEOF(err))
+	}
+	download, err := httpapi.Flag(r, "download")
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
+	h.Set("Etag", `"sha256:`+f.SHA256+`"`)
+	h.Set("Content-Length", strconv.FormatInt(f.Size, 10))
+	if h.Set("Content-Type", "text/plain; charset=utf-8"); !isText(head) {
+		h.Set("Content-Type", "application/octet-stream")
+		download = true
+	}
+	if download {
+		h.Set("Content-Disposition", mime.FormatMediaType("attachment", map[string]string{"filename": f.Name}))
+	}
+	w.WriteHeader(http.StatusOK)
+	if _, err := io.Copy(w, io.MultiReader(bytes.NewReader(head), in)); err != nil {
+		panic(http.ErrAbortHandler) // never a short file that looks whole
+	}
+	return nil
+}
+
+func notEOF(err error) error {
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF) {
+		return errors.New("the layer ends early")
+	}
+	return err
+}
+
+// isText tells of UTF-8 without NUL; the last character of head can be cut.
+func isText(head []byte) bool {
+	if bytes.IndexByte(head, 0) >= 0 {
+		return false
+	}
+	for i := 0; i < utf8.UTFMax && len(head) > 0 && !utf8.Valid(head); i++ {
+		head = head[:len(head)-1]
+	}
+	return utf8.Valid(head)
+}

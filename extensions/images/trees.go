@@ -1,0 +1,92 @@
+package images
+
+import (
+	"context"
+	"slices"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+
+	"github.com/tarport/tarport/storage/layer"
+)
+
+// trees keeps the file systems that were read last: to make one costs a look at
+// each of its files.
+type trees struct {
+	build func(ctx context.Context, blobs []digest.Digest) (*layer.Tree, error)
+	slots chan struct{} // taken by who reads layers
+
+	mu   sync.Mutex
+	kept []keptTree // the one that was used last first
+}
+
+type keptTree struct {
+	blobs []digest.Digest
+	tree  *layer.Tree
+}
+
+const (
+	maxReaders = 2         // of layers, at once: it costs a core each
+	maxNodes   = 1_000_000 // of all trees that are kept, but for the last one
+)
+
+func newTrees(build func(ctx context.Context, blobs []digest.Digest) (*layer.Tree, error)) *trees {
+	return &trees{build: build, slots: make(chan struct{}, maxReaders)}
+}
+
+// begin waits for a slot, which end gives back.
+func (t *trees) begin(ctx context.Context) error {
+	select {
+	case t.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (t *trees) end() { <-t.slots }
+
+func (t *trees) get(ctx context.Context, blobs []digest.Digest) (*layer.Tree, error) {
+	if tree := t.use(blobs); tree != nil {
+		return tree, nil
+	}
+	if err := t.begin(ctx); err != nil {
+		return nil, err
+	}
+	defer t.end()
+	if tree := t.use(blobs); tree != nil { // somebody made it meanwhile
+		return tree, nil
+	}
+	tree, err := t.build(ctx, blobs)
+	if err == nil {
+		t.keep(keptTree{blobs, tree})
+	}
+	return tree, err
+}
+
+// use returns a tree that is kept; nil where it is not.
+func (t *trees) use(blobs []digest.Digest) *layer.Tree {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	i := slices.IndexFunc(t.kept, func(k keptTree) bool { return slices.Equal(k.blobs, blobs) })
+	if i < 0 {
+		return nil
+	}
+	k := t.kept[i]
+	t.kept = slices.Insert(slices.Delete(t.kept, i, i+1), 0, k)
+	return k.tree
+}
+
+func (t *trees) keep(k keptTree) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.kept = slices.Insert(t.kept, 0, k)
+	total := 0
+	for i := range t.kept {
+		if total += t.kept[i].tree.Len(); i > 0 && total > maxNodes {
+			clear(t.kept[i:])
+			t.kept = t.kept[:i]
+			return
+		}
+	}
+}
