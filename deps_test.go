@@ -65,7 +65,7 @@ var policy = map[string]allowed{
 	},
 
 	"extensions/images": {
-		own:     []string{"", "storage", "storage/metadata", "storage/layer/scan", "internal/httpapi"},
+		own:     []string{"", "storage", "storage/metadata", "storage/layer", "storage/layer/scan", "internal/httpapi"},
 		modules: []string{godigest, imagespec, mux},
 	},
 

@@ -123,6 +123,8 @@ PATCH  /engine/{ns}/                                     login    404 404
 DELETE /engine/{ns}/                                     login    404 404
 GET    /api/v1/repositories/{name}/-/manifests/{reference}      pull 200 404
 GET    /api/v1/repositories/{name}/-/manifests/{reference}/diff pull 200 404 ?with={reference}
+GET    /api/v1/repositories/{name}/-/manifests/{reference}/files pull 200 404
+GET    /api/v1/repositories/{name}/-/manifests/{reference}/files/content pull 400 404 ?path=/
 `
 
 // matrixClasses are what routes take: the least role in the namespace, the
