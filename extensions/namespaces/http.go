@@ -3,7 +3,6 @@ package namespaces
 import (
 	"fmt"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
