@@ -22,7 +22,9 @@ func (a engineArchives) Load(ctx context.Context, body io.Reader, q engine.LoadR
 
 func (a engineArchives) Import(ctx context.Context, body io.Reader, q engine.ImportRequest) (engine.Loaded, error) {
 	res, err := a.s.Import(ctx, body, archive.ImportRequest{
-		Repository: "docker.io/" + q.Repository, Tag: q.Tag, Message: q.Message, Changes: q.Changes, Platform: q.Platform, Size: q.Size,
+		// What is dropped as a registry's host, and library/, is in front: the
+		// namespace may be called so.
+		Repository: "docker.io/library/" + q.Repository, Tag: q.Tag, Message: q.Message, Changes: q.Changes, Platform: q.Platform, Size: q.Size,
 		Progress: engineProgress(q.Progress),
 	})
 	if err != nil {

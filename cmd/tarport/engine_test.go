@@ -119,6 +119,39 @@ func TestTheEngineTellsProgressWhileTheBodyComes(t *testing.T) {
 	}
 }
 
+// TestTheEngineStaysInItsNamespace whatever that is called.
+func TestTheEngineStaysInItsNamespace(t *testing.T) {
+	t.Parallel()
+	w := newMatrixWorld(t, "")
+	admin := basicAuth("admin", password)
+	for _, ns := range []string{"team", "my.team", "library", "localhost", "engine", "v1.41"} {
+		w.admin("POST /engine/" + ns + "/v1.41/images/load {archive}")
+		w.admin("POST /engine/" + ns + "/v1.41/images/create?fromSrc=-&repo=flat {rootfs}")
+		w.admin("POST /engine/" + ns + "/v1.41/images/app:1/tag?repo=a/b&tag=2")
+		var names []string
+		var list []engineImage
+		rec := w.send(http.MethodGet, "/engine/"+ns+"/v1.41/images/json", admin, "")
+		if err := json.Unmarshal(rec.Body.Bytes(), &list); err != nil {
+			t.Fatalf("%s: %v\n%s", ns, err, rec.Body)
+		}
+		for _, im := range list {
+			names = append(names, im.RepoTags...)
+		}
+		slices.Sort(names)
+		if diff := cmp.Diff([]string{"a/b:2", "app:1", "flat:latest"}, names); diff != "" {
+			t.Errorf("images of the namespace %s (-want +got):\n%s", ns, diff)
+		}
+		for _, name := range names {
+			w.admin("GET /engine/" + ns + "/v1.41/images/get?names=" + name)
+			w.admin("DELETE /engine/" + ns + "/v1.41/images/" + name)
+		}
+	}
+	rec := w.send(http.MethodGet, "/api/v1/namespaces", admin, "")
+	if n := strings.Count(rec.Body.String(), `"name":`); n != 6 {
+		t.Errorf("there are %d namespaces, want 6: %s", n, rec.Body)
+	}
+}
+
 // engineImage is what is read of inspect, and of a list.
 type engineImage struct {
 	ID           string `json:"Id"`

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 
 	"github.com/gorilla/mux"
 
@@ -27,11 +28,20 @@ type progress struct {
 	Total   int64 `json:"total"`
 }
 
+// maxUnread is how many messages a client gets that may read none before it has
+// sent everything (docker-py does so): they fit into what lies between the two,
+// and else each would wait for the other. Docker's own client reads all along.
+const maxUnread = 500
+
 // stream answers with messages while take reads the body. What fails before the
 // first of them is answered by itself.
 func stream(w http.ResponseWriter, r *http.Request, take func(report func(Progress), out *httpapi.Lines) error) error {
 	out := httpapi.NewLines(w, http.StatusOK, "application/json")
+	unread, reads := 0, strings.HasPrefix(r.UserAgent(), "Docker-Client/")
 	report := func(p Progress) {
+		if unread++; unread > maxUnread && !reads {
+			return
+		}
 		m := message{ID: p.ID, Status: p.Status}
 		if p.Current > 0 || p.Total > 0 {
 			m.Progress = &progress{p.Current, p.Total}

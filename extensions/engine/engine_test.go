@@ -17,6 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/internal/httpapi"
 	"github.com/tarport/tarport/storage/metadata"
 )
 
@@ -321,6 +322,27 @@ func TestAListIsBounded(t *testing.T) {
 		im := &one{TaggedImage: &metadata.TaggedImage{Repository: "team/app", Tag: "1", ID: digest.FromString("x")}}
 		if err := h.nameAll(t.Context(), "team", im); err != nil || len(im.repoTags) == 0 {
 			t.Errorf("%s: an image with so many names has %d (%v)", c.name, len(im.repoTags), err)
+		}
+	}
+}
+
+// TestAClientThatReadsLateIsToldLittle, so that neither waits for the other.
+func TestAClientThatReadsLateIsToldLittle(t *testing.T) {
+	t.Parallel()
+	for agent, want := range map[string]int{"Docker-Client/20.10.24 (linux)": 2000, "docker-sdk-python/7.1.0": maxUnread, "": maxUnread} {
+		w := httptest.NewRecorder()
+		r := request(t, "", nil)
+		r.Header.Set("User-Agent", agent)
+		err := stream(w, r, func(report func(Progress), out *httpapi.Lines) error {
+			for i := range 2000 {
+				report(Progress{ID: "layer", Status: "Loading layer", Current: int64(i + 1), Total: 2000})
+			}
+			out.Write(message{Stream: "Loaded image: app:1\n"})
+			return nil
+		})
+		lines := strings.Split(strings.TrimSpace(w.Body.String()), "\n")
+		if err != nil || len(lines) != want+1 || lines[want] != `{"stream":"Loaded image: app:1\n"}` {
+			t.Errorf("%q got %d lines, the last is %s (%v), want %d and the image", agent, len(lines), lines[len(lines)-1], err, want)
 		}
 	}
 }
