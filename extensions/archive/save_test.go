@@ -484,3 +484,42 @@ func TestTarHeaders(t *testing.T) {
 		}
 	}
 }
+
+// TestSaveIsTheSameFromEveryRegistry: a download can go on at another replica,
+// and after the tag has moved it is another one.
+func TestSaveIsTheSameFromEveryRegistry(t *testing.T) {
+	t.Parallel()
+	one, two := docker("a:1", layerOf("x"), layerOf("y")).pack(), docker("b:1", layerOf("y"), layerOf("z")).pack()
+	here, there := newRegistry(t), newRegistry(t)
+	here.mustLoad(t, one)
+	here.mustLoad(t, two)
+	there.mustLoad(t, two)
+	there.mustLoad(t, one)
+	q := SaveRequest{Images: []string{"team/a:1", "team/b:1"}}
+	if !bytes.Equal(here.savedBytes(t, q), there.savedBytes(t, q)) {
+		t.Error("two registries with the same images give other archives")
+	}
+	before, err := here.Save(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d, err := there.Save(t.Context(), q); err != nil || d.ETag != before.ETag {
+		t.Errorf("the ETags are %s and %s (%v)", before.ETag, d.ETag, err)
+	}
+	here.mustLoad(t, docker("a:1", layerOf("other")).pack())
+	if d, err := here.Save(t.Context(), q); err != nil || d.ETag == before.ETag {
+		t.Errorf("the ETag is %s before and after the tag has moved (%v)", before.ETag, err)
+	}
+}
+
+// TestSaveBoundsWhatItUnpacks: a zstd layer that was pushed can be a bomb.
+func TestSaveBoundsWhatItUnpacks(t *testing.T) {
+	t.Parallel()
+	reg := newRegistry(t, func(o *Options) { o.Limits.Layer = 1 << 20 })
+	bomb := pack(text("zeros", strings.Repeat("\x00", 2<<20)))
+	push(t, reg, "team/bomb", "1", configOf("amd64", bomb), zst(bomb))
+	_, err := reg.Save(t.Context(), SaveRequest{Images: []string{"team/bomb:1"}, Compression: "gzip"})
+	if tarport.ErrorCode(err) != tarport.TooLarge || !strings.Contains(err.Error(), "unpacks to more than") {
+		t.Errorf("Save = %v, want TOO_LARGE", err)
+	}
+}
