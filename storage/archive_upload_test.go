@@ -76,8 +76,7 @@ func TestAnArchiveGoesOnOverRestarts(t *testing.T) {
 			}
 			s = s.restarted(t)
 			s.clock.advance(time.Second)
-			_, err = s.Sweep(t.Context(), 0) // as at the start of a process
-			check(t, "Sweep", err)
+			s.sweepLeftovers(t.Context())
 			s.wantOffset(t, id, int64(at))
 		}
 		if files := len(s.staged(t)); s.root != "" && files != 1 || s.root == "" && files != 5 {
@@ -109,9 +108,7 @@ func TestWhatACrashLeftOfAnArchiveCountsForNothing(t *testing.T) {
 	s.overwrite(t, stagedPath(part), append(bytes.Clone(want[:1000]), "rubbish"...))
 	s.overwrite(t, stagedPath("LEFTOVER"), content(10))
 	s = s.restarted(t)
-	s.clock.advance(time.Minute)
-	_, err = s.Sweep(t.Context(), 0)
-	check(t, "Sweep", err)
+	s.sweepLeftovers(t.Context())
 	if got := s.staged(t); len(got) != 1 || got[0] != part {
 		t.Errorf("files after the sweep: %v, want %s", got, part)
 	}

@@ -77,6 +77,7 @@ type Store struct {
 	began time.Time
 
 	pushed    chan struct{} // see Pushed
+	leftovers []string      // staged files from before this process, where they are nobody else's
 	rechecked sync.Map      // the ids of upload sessions that Upload.recheck has read
 }
 
@@ -108,6 +109,7 @@ func New(o Options) (*Store, error) {
 	}
 	if s.db.Exclusive() {
 		s.cache = newCache()
+		s.findLeftovers(context.Background())
 	}
 	s.disk = &disk{minFree: o.MinFree, now: o.Now, free: freeBytes}
 	for _, p := range []string{o.Root, o.DataDir} {
@@ -143,10 +145,8 @@ func (s *Store) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
 	wg.Go(func() { s.runPulls(ctx) })
-	if s.db.Exclusive() { // what was written before this process began is nobody's
-		const coarse = 100 * time.Millisecond // file times lag behind the clock
-		s.sweepLogged(ctx, s.o.Now().Sub(s.began)+coarse)
-	}
+	s.sweepLeftovers(ctx)
+	s.sweepLogged(ctx, s.o.UploadExpiry)
 	s.pruneLogged(ctx)
 	s.describeLogged(ctx)
 	t := time.NewTicker(min(s.o.UploadExpiry/4, 10*time.Minute))
@@ -190,6 +190,41 @@ func (s *Store) pruneLogged(ctx context.Context) {
 	}
 }
 
+// findLeftovers notes the staged files that are there before anybody uses the
+// store. What it does not see goes when it is old.
+func (s *Store) findLeftovers(ctx context.Context) {
+	err := s.files.walkStaged(ctx, func(id string, _ time.Time) error {
+		s.leftovers = append(s.leftovers, id)
+		return nil
+	})
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.o.Log.LogAttrs(ctx, slog.LevelWarn, "what was left of archives was not looked for", slog.Any("err", err))
+	}
+}
+
+// sweepLeftovers takes away what the process before this one has left of
+// archives that it was reading: files that no session knows, and what was
+// reserved for them.
+func (s *Store) sweepLeftovers(ctx context.Context) {
+	if !s.db.Exclusive() { // it may be another one's
+		return
+	}
+	err := s.db.ReleaseBatches(ctx, s.began.Add(s.o.UploadExpiry))
+	for _, id := range s.leftovers {
+		if err != nil || ctx.Err() != nil {
+			break
+		}
+		var known bool
+		if known, err = s.db.HasUpload(ctx, id); err == nil && !known {
+			err = s.files.dropStaged(ctx, id)
+		}
+	}
+	if err != nil && ctx.Err() == nil {
+		s.o.Log.LogAttrs(ctx, slog.LevelError, "what was left of archives was not removed", slog.Any("err", err))
+	}
+	s.leftovers = nil
+}
+
 func (s *Store) sweepLogged(ctx context.Context, age time.Duration) {
 	n, err := s.Sweep(ctx, age)
 	if err != nil && ctx.Err() == nil {
@@ -224,7 +259,7 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration) (removed int, err 
 		}
 		last = ids[batch-1]
 	}
-	if err := s.sweepBatches(ctx, age); err != nil {
+	if err := s.db.ReleaseBatches(ctx, s.o.Now()); err != nil {
 		return removed, err
 	}
 	before := s.o.Now().Add(-age)
@@ -242,16 +277,6 @@ func (s *Store) Sweep(ctx context.Context, age time.Duration) (removed int, err 
 		err = nil
 	}
 	return removed, err
-}
-
-// sweepBatches gives back what archives had reserved that a crash ended. Of age
-// 0 all are meant: nobody reads one yet.
-func (s *Store) sweepBatches(ctx context.Context, age time.Duration) error {
-	expired := s.o.Now()
-	if age == 0 {
-		expired = s.expiry()
-	}
-	return s.db.ReleaseBatches(ctx, expired)
 }
 
 func (s *Store) sweepUpload(ctx context.Context, id string) (gone bool, err error) {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -505,17 +504,31 @@ func TestASweepTakesFilesThatNoSessionKnowsOnceTheyAreOld(t *testing.T) {
 func TestRunSweepsAtItsStartAndEndsWithItsContext(t *testing.T) {
 	t.Parallel()
 	s := onSQLite(t)
+	s.push(t, "a/b", content(20))
+	known := s.begun(t, "a/b", content(10))
 	write(t, s.files, "orphan", 0, "left by a crash")
-	old := s.began.Add(-time.Second) // however slow the machine is
-	check(t, "Chtimes", os.Chtimes(s.root+stagedPath("orphan"), old, old))
+	b, err := s.NewBatch(t.Context())
+	check(t, "NewBatch", err)
+	b.Charge("a")
+	stage(t, b, content(3<<20))
+	s = s.restarted(t)
+	s.clock.advance(time.Second)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Run(ctx) }()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for len(s.staged(t)) > 0 {
+	for len(s.staged(t)) > 1 {
 		<-tick.C
 	}
+	if got := s.staged(t); len(got) != 1 || got[0] != known {
+		t.Errorf("files = %v, want only %s", got, known)
+	}
+	u, err := s.db.Usage(t.Context(), "a")
+	for ; err == nil && u.Reserved > 10; u, err = s.db.Usage(t.Context(), "a") {
+		<-tick.C
+	}
+	check(t, "Usage", err)
 	cancel()
 	check(t, "Run", <-done)
 }
