@@ -108,7 +108,7 @@ func (s *Store) settleKeys(ctx context.Context, keys []metadata.ImageKey) (n int
 	return len(scans), s.db.SaveScans(ctx, scans)
 }
 
-// settle settles the images that an archive has just brought, as far as their
+// settle settles the images that have just become visible at once, as far as their
 // layers are known. Where that fails they are pending, and settled later.
 func (s *Store) settle(ctx context.Context, rows []metadata.ManifestPut) {
 	var keys []metadata.ImageKey

@@ -34,6 +34,8 @@ func (s *Store) CopyImage(ctx context.Context, from string, dgst digest.Digest, 
 		return err
 	}
 	s.changedRepository(repository)
+	s.settle(context.WithoutCancel(ctx), c.rows)
+	s.signalPushed()
 	return nil
 }
 

@@ -114,24 +114,42 @@ func (s *Scanner) Run(ctx context.Context) error {
 func (s *Scanner) watch(ctx context.Context) {
 	poll := time.NewTicker(s.o.Poll)
 	defer poll.Stop()
+	rest := time.NewTimer(0)
+	defer rest.Stop()
+	resting, due := true, true // rest runs; there may be something to settle
 	for {
-		if n, err := s.o.Store.SettleImages(ctx, ""); err != nil {
-			s.warn(ctx, "what images are built on was not recorded", err)
-		} else if n > 0 {
-			s.o.Log.LogAttrs(ctx, slog.LevelDebug, "images settled", slog.Int("count", n))
-		}
-		if pending, failed, err := s.o.DB.LayerCounts(ctx); err == nil {
-			s.pending.Store(pending)
-			s.failed.Store(failed)
-		}
 		s.wakeAll()
+		if due && !resting {
+			took := s.settle(ctx)
+			resting, due = true, false
+			rest.Reset(10 * took) // it looks at all that is pending, which can be much
+		}
 		select {
 		case <-ctx.Done():
 			return
+		case <-rest.C:
+			resting = false
 		case <-poll.C:
+			due = true
 		case <-s.o.Store.Pushed():
+			due = true
 		}
 	}
+}
+
+// settle settles images, counts layers, and tells how long that took.
+func (s *Scanner) settle(ctx context.Context) time.Duration {
+	begun := time.Now()
+	if n, err := s.o.Store.SettleImages(ctx, ""); err != nil {
+		s.warn(ctx, "what images are built on was not recorded", err)
+	} else if n > 0 {
+		s.o.Log.LogAttrs(ctx, slog.LevelDebug, "images settled", slog.Int("count", n))
+	}
+	if pending, failed, err := s.o.DB.LayerCounts(ctx); err == nil {
+		s.pending.Store(pending)
+		s.failed.Store(failed)
+	}
+	return time.Since(begun)
 }
 
 func (s *Scanner) wakeAll() {

@@ -394,12 +394,11 @@ func TestAStopGivesBackWhatIsBeingRead(t *testing.T) {
 		large := tarOf(t, "large", string(make([]byte, 4<<20)))
 		d := r.push(t, "a/b", large)
 		stop := r.run(t, Options{Poll: time.Hour, Rate: 1 << 10})
-		held := func() bool {
-			_, found, err := r.db.ClaimLayer(t.Context(), "probe", r.clock.now().Add(-time.Second))
-			check(t, "ClaimLayer", err)
-			return !found
+		staged := func() bool { // the index that is being made
+			files, err := filepath.Glob(filepath.Join(r.root, "tarport/uploads/*"))
+			return err == nil && len(files) > 0
 		}
-		waitFor(t, "the scanner to begin", held)
+		waitFor(t, "the scanner to begin", staged)
 		begun := time.Now()
 		stop()
 		if took := time.Since(begun); took > 5*time.Second {
@@ -409,7 +408,13 @@ func TestAStopGivesBackWhatIsBeingRead(t *testing.T) {
 		if !found || err != nil {
 			t.Fatalf("the layer was not given back: %v", err)
 		}
+		if c.Attempts != 1 {
+			t.Errorf("an attempt that was broken off counts: %d", c.Attempts)
+		}
 		check(t, "ReleaseLayer", r.db.ReleaseLayer(t.Context(), c))
+		if staged() {
+			t.Error("an index that was begun is left")
+		}
 		r.all(t)
 		r.wantScan(t, "a/b", d, metadata.ScanReady, "")
 	})
