@@ -130,6 +130,57 @@ func TestHTTPImport(t *testing.T) {
 	}
 }
 
+func TestHTTPCommit(t *testing.T) {
+	t.Parallel()
+	reg := newRegistry(t)
+	target := strings.Replace(serve(t, reg.Service), "/load", "/commit", 1)
+	base := pack(text("a", "1"), text("b", "2"))
+	reg.loadBase(t, base)
+	q := url.Values{
+		"repo": {"team/app"}, "tag": {"2"}, "base": {"team/base:1"}, "comment": {"fix"}, "author": {"A <a@b>"}, "created_by": {"sleep 1"},
+		"platform": {"amd64"}, "compression": {"none"}, "changes": {"CMD run", "ENV A=1\nUSER u"},
+	}
+	export := pack(text("a", "1"), text("b", "3"))
+	for _, method := range []string{http.MethodPut, http.MethodPost} {
+		status, answer := call(t, method, target+"?"+q.Encode(), bytes.NewReader(gz(export)), "Content-Encoding", "gzip")
+		var got Result
+		if err := json.Unmarshal([]byte(answer), &got); err != nil || status != http.StatusCreated || len(got.Images) != 1 {
+			t.Fatalf("%s = %d %s", method, status, answer)
+		}
+		im := got.Images[0]
+		if im.Name != "team/app:2" || len(im.Layers) != 2 || im.Layers[0].DiffID != sum(base) || im.Layers[1].Digest != im.Layers[1].DiffID || got.BytesStored == 0 || im.Warnings == nil {
+			t.Errorf("%s = %s", method, answer)
+		}
+		config := string(reg.config(t, "team/app", im))
+		for _, want := range []string{
+			`"config":{"User":"u","Env":["A=1"],"Cmd":["/bin/sh","-c","run"]}`, `"author":"A \u003ca@b\u003e"`, `"created_by":"sleep 1"`, `"comment":"fix"`,
+		} {
+			if !strings.Contains(config, want) {
+				t.Errorf("config = %s, want %s", config, want)
+			}
+		}
+	}
+	q.Set("message", "counts more")
+	status, answer := call(t, http.MethodPut, target+"?"+q.Encode(), bytes.NewReader(export), "Accept", "application/x-ndjson")
+	lines := strings.Split(strings.TrimSpace(answer), "\n")
+	var last Result
+	if err := json.Unmarshal([]byte(lines[len(lines)-1]), &last); err != nil || status != http.StatusCreated || len(last.Images) != 1 {
+		t.Fatalf("commit = %d %s", status, answer)
+	}
+	if want := `{"status":"` + last.Images[0].ImageID + `"}`; lines[len(lines)-2] != want {
+		t.Errorf("line before the last = %s, want %s", lines[len(lines)-2], want)
+	}
+	if config := string(reg.config(t, "team/app", last.Images[0])); !strings.Contains(config, `"comment":"counts more"`) {
+		t.Errorf("config = %s, want the message", config)
+	}
+	other := pack(text("x", "1"), text("y", "2"))
+	for more, want := range map[string]int{"": http.StatusConflict, "&force=0": http.StatusConflict, "&force=yes": http.StatusBadRequest, "&force=1": http.StatusCreated} {
+		if status, answer := call(t, http.MethodPut, target+"?"+q.Encode()+more, bytes.NewReader(other)); status != want {
+			t.Errorf("commit over another base with %q = %d %s, want %d", more, status, answer, want)
+		}
+	}
+}
+
 func TestHTTPParameters(t *testing.T) {
 	t.Parallel()
 	reg := newRegistry(t)
@@ -280,7 +331,7 @@ func TestHTTPExpectContinueIsRefusedBeforeTheBody(t *testing.T) {
 		s    *Service
 		want string
 	}{{denied.Service, "403"}, {tight.Service, "413"}} {
-		for _, route := range []string{"/load?namespace=team", "/import?repo=team/app"} {
+		for _, route := range []string{"/load?namespace=team", "/import?repo=team/app", "/commit?repo=team/app&base=team/base:1"} {
 			conn, path := dial(t, serve(t, c.s))
 			path = strings.Replace(path, "/load?namespace=team", route, 1)
 			_, _ = fmt.Fprintf(conn, "PUT %s HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\nExpect: 100-continue\r\n\r\n", path)

@@ -341,6 +341,62 @@ func TestOnlyWhatIsNewStaysInTheSpool(t *testing.T) {
 	}
 }
 
+// FuzzDelta takes anything for an export: an ExportError, or a layer that makes
+// the export of the base.
+func FuzzDelta(f *testing.F) {
+	base := pack(dir("d"), file("d/a", "1"), file("d/b", "2"), link(tar.TypeLink, "c", "d/a"), link(tar.TypeSymlink, "s", "d"))
+	f.Add(base)
+	f.Add(variety())
+	f.Add(pack(file("d/a", "1"), link(tar.TypeLink, "e", "d/a"), file("d", "x"), file("s/x", "y"), file("d/a", "2")))
+	f.Fuzz(func(t *testing.T, export []byte) {
+		delta, _, err := deltaOf(t, export, base)
+		if err != nil {
+			if _, ok := errors.AsType[*ExportError](err); !ok {
+				t.Errorf("error = %v, want an ExportError", err)
+			}
+			return
+		}
+		layers := [][]byte{base}
+		if delta != nil {
+			checkDelta(t, delta)
+			layers = append(layers, delta)
+		}
+		again, _, err := deltaOf(t, export, layers...)
+		if err != nil || again != nil {
+			t.Errorf("a second delta has %d bytes, %v", len(again), err)
+		}
+	})
+}
+
+// BenchmarkDelta compares a system of 20,000 files with one in which few differ.
+func BenchmarkDelta(b *testing.B) {
+	var before, after []item
+	for i := range 20_000 {
+		name, body := fmt.Sprintf("usr/lib/module-%02d/part-%03d/file-%d", i/2000, i/50, i), noise(1000+i%50_000)
+		before = append(before, file(name, body))
+		switch {
+		case i%1000 == 0:
+			after = append(after, file(name, "new"))
+		case i%1000 != 1:
+			after = append(after, file(name, body))
+		}
+	}
+	base, export := treeOf(b, pack(before...)), pack(after...)
+	b.SetBytes(int64(len(export)))
+	b.ReportAllocs()
+	for b.Loop() {
+		spool := &memory{}
+		d := NewDelta(base, spool, nil)
+		_, err := io.CopyBuffer(struct{ io.Writer }{d}, struct{ io.Reader }{bytes.NewReader(export)}, make([]byte, 256<<10))
+		if err = errors.Join(err, d.Close()); err == nil {
+			err = d.WriteLayer(io.Discard, bytes.NewReader(spool.Bytes()))
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
 // world makes random file systems and changes them at random.
 type world struct {
 	*rand.Rand
