@@ -37,6 +37,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math"
+	"sync/atomic"
 	"time"
 
 	"github.com/tarport/tarport"
@@ -106,6 +107,7 @@ type Service struct {
 	o       Options
 	packers packers
 	places  *places
+	paths   atomic.Int64 // that commits have in memory
 	gzips   forms
 }
 

@@ -60,6 +60,7 @@ type committing struct {
 	src    *source
 	batch  Batch
 	report *reporter
+	held   int64 // of Service.paths
 }
 
 // newCommitting is all that can be done before the body is read.
@@ -125,6 +126,10 @@ func (c *committing) layer(ctx context.Context) (*blob, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer func() { c.s.paths.Add(-c.held) }()
+	if err := c.hold(tree.Len()); err != nil {
+		return nil, err
+	}
 	spool, err := c.s.o.Store.NewSpool(ctx)
 	if err != nil {
 		return nil, err
@@ -133,7 +138,7 @@ func (c *committing) layer(ctx context.Context) (*blob, error) {
 	fs := newRootFS(c.s.o.Limits.Files)
 	d := layer.NewDelta(tree, spool, fs)
 	defer d.Abandon()
-	if err := c.read(d, fs); err != nil {
+	if err := c.read(d, fs, tree.Len()); err != nil {
 		return nil, err
 	}
 	if err := c.checkBase(d.Stats()); err != nil {
@@ -155,8 +160,25 @@ func (c *committing) layer(ctx context.Context) (*blob, error) {
 	return c.store(ctx, d, contents)
 }
 
-// read takes in the whole stream.
-func (c *committing) read(d *layer.Delta, fs *rootFS) error {
+// What the trees of all commits may have in memory: some 200 bytes a path. Up to
+// freePaths of each come without asking.
+const (
+	freePaths = 300_000
+	maxPaths  = 4_000_000
+)
+
+// hold tells that this commit has n paths in memory.
+func (c *committing) hold(n int) error {
+	more := int64(n) - c.held
+	c.held = int64(n)
+	if all := c.s.paths.Add(more); n > freePaths && all > maxPaths {
+		return tarport.Errorf(tarport.Unavailable, "too many large commits are under way: try again later")
+	}
+	return nil
+}
+
+// read takes in the whole stream; the base has so many paths.
+func (c *committing) read(d *layer.Delta, fs *rootFS, base int) error {
 	var unpacked int64
 	st, err := openStream(c.src, c.q.Encodings, c.s.o.Limits, &unpacked)
 	defer st.close()
@@ -165,7 +187,7 @@ func (c *committing) read(d *layer.Delta, fs *rootFS) error {
 	}
 	r := &rootReader{st: st, fs: fs, max: c.s.o.Limits.Layer, passed: func() { c.report.comparing(c.src.n, c.q.Size) }}
 	in := &watchedReader{r: r}
-	if _, err := io.CopyBuffer(struct{ io.Writer }{d}, in, make([]byte, bufferSize)); err != nil {
+	if _, err := io.CopyBuffer(&held{c, d, base}, in, make([]byte, bufferSize)); err != nil {
 		if in.err != nil {
 			return in.err
 		}
@@ -178,6 +200,21 @@ func (c *committing) read(d *layer.Delta, fs *rootFS) error {
 		return deltaError(err)
 	}
 	return nil
+}
+
+// held writes to a Delta, within the room that there is for its paths.
+type held struct {
+	c    *committing
+	d    *layer.Delta
+	base int // paths of the base
+}
+
+func (h *held) Write(p []byte) (int, error) {
+	n, err := h.d.Write(p)
+	if err == nil {
+		err = h.c.hold(h.base + h.d.Len())
+	}
+	return n, err
 }
 
 // deltaError is an error of a Delta, about the file system that it was given.
@@ -264,16 +301,17 @@ type indexing struct {
 
 func newIndexing(ctx context.Context, b Batch, c layer.Collector) (*indexing, error) {
 	x := &indexing{}
-	ib, ok := b.(indexBatch)
-	if !ok {
+	if ib, ok := b.(indexBatch); ok {
+		var err error
+		if x.staged, err = ib.CreateIndex(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if x.staged == nil {
 		x.Indexer = layer.NewIndexer(nil, c)
-		return x, nil
+	} else {
+		x.Indexer = layer.NewIndexer(x.staged, c)
 	}
-	var err error
-	if x.staged, err = ib.CreateIndex(ctx); err != nil {
-		return nil, err
-	}
-	x.Indexer = layer.NewIndexer(x.staged, c)
 	return x, nil
 }
 

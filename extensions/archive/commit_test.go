@@ -602,3 +602,26 @@ func TestACommitIsChargedToTheNamespace(t *testing.T) {
 		t.Errorf("something is left (-before +after):\n%s", diff)
 	}
 }
+
+// TestCommitsOfManyFilesShareTheMemory: one that is large is told to come again
+// where others are.
+func TestCommitsOfManyFilesShareTheMemory(t *testing.T) {
+	t.Parallel()
+	reg := newRegistry(t)
+	reg.loadBase(t, pack(text("a", "1")))
+	others := &committing{s: reg.Service}
+	if err := others.hold(maxPaths); err != nil {
+		t.Fatalf("hold = %v of one that is alone", err)
+	}
+	large := &committing{s: reg.Service}
+	if err := large.hold(freePaths); err != nil {
+		t.Errorf("hold = %v of what is free", err)
+	}
+	if err := large.hold(freePaths + 1); tarport.ErrorCode(err) != tarport.Unavailable {
+		t.Errorf("hold = %v, want UNAVAILABLE", err)
+	}
+	reg.mustCommit(t, pack(text("a", "1"), text("b", "2"))) // small ones go on
+	if got, want := reg.paths.Load(), int64(maxPaths+freePaths+1); got != want {
+		t.Errorf("%d paths are held after a commit, want %d as before", got, want)
+	}
+}

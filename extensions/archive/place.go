@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/storage"
 )
 
 // placeWait is how long a request waits for others to end before it is told to
@@ -71,12 +72,22 @@ type placedBatch struct {
 	leave func()
 }
 
-var _ charger = placedBatch{}
+var (
+	_ charger    = placedBatch{}
+	_ indexBatch = placedBatch{}
+)
 
 func (b placedBatch) Charge(namespace string) {
 	if c, ok := b.Batch.(charger); ok {
 		c.Charge(namespace)
 	}
+}
+
+func (b placedBatch) CreateIndex(ctx context.Context) (*storage.StagedIndex, error) {
+	if x, ok := b.Batch.(indexBatch); ok {
+		return x.CreateIndex(ctx)
+	}
+	return nil, nil
 }
 
 func (b placedBatch) Close() error {

@@ -77,6 +77,7 @@ type charger interface {
 
 // indexBatch is a Batch that keeps the indexes of its layers.
 type indexBatch interface {
+	// CreateIndex begins one; nil where it keeps none after all.
 	CreateIndex(ctx context.Context) (*storage.StagedIndex, error)
 }
 

@@ -192,6 +192,9 @@ func (d *Delta) Close() error {
 // Abandon ends a Delta whose export is not read on.
 func (d *Delta) Abandon() { d.ix.Abandon() }
 
+// Len is how many paths of the export are in memory.
+func (d *Delta) Len() int { return d.export.Len() }
+
 // Stats tells how the two differ, after Close.
 func (d *Delta) Stats() Stats { return d.stats }
 

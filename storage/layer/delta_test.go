@@ -556,7 +556,7 @@ func withoutEngines(export, base model) model {
 // are what they should be, by the simple model.
 func TestDeltasOfRandomFileSystems(t *testing.T) {
 	t.Parallel()
-	rounds := 100
+	rounds := 60
 	if testing.Short() {
 		rounds = 10
 	}
