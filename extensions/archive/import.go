@@ -92,7 +92,7 @@ func parseTarget(repo, tag string) (target, error) {
 	case n.host != strings.ToLower(n.host) && !strings.ContainsAny(n.host, ".:"): // the grammar takes Team/app for a host and its app
 		return target{}, nameInvalid("repo=%s: repository name must be lowercase", bounded(repo))
 	}
-	to := target{n.path, cmp.Or(tag, n.tag, defaultTag)}
+	to := target{n.repository(), cmp.Or(tag, n.tag, defaultTag)}
 	if err := tarport.CheckRepository(to.repository); err != nil {
 		return target{}, within(err, "repo=")
 	}

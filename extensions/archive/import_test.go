@@ -200,6 +200,10 @@ func TestImportNames(t *testing.T) {
 		{"team/app:2", "", "team/app:2"},
 		{"registry.example.com:5000/team/deep/er/app", "x", "team/deep/er/app:x"},
 		{"docker.io/library/app", "", "app:latest"},
+		{"my.team/app:1", "", "my.team/app:1"}, // a namespace can have a dot
+		{"my.team/deep/app", "", "deep/app:latest"},
+		{"localhost:5000/app", "", "app:latest"},
+		{"docker.io/app", "", "app:latest"},
 	} {
 		if im := reg.mustImport(t, layerOf("x"), func(q *ImportRequest) { q.Repository, q.Tag = c.repo, c.tag }); im.Name != c.want {
 			t.Errorf("repo=%s tag=%s is named %s, want %s", c.repo, c.tag, im.Name, c.want)

@@ -56,6 +56,16 @@ func parseName(s string) (name, error) {
 	return n, nil
 }
 
+// repository is the name without its host, unless the host is the namespace,
+// which can have a dot in its name: my.team/app.
+func (n *name) repository() string {
+	full, _, _ := strings.Cut(n.raw, ":")
+	if n.host != "localhost" && n.host != "docker.io" && full == n.host+"/"+n.path && !strings.Contains(n.path, "/") {
+		return full
+	}
+	return n.path
+}
+
 // target is where an image goes: a repository, and a tag or none.
 type target struct{ repository, tag string }
 
