@@ -99,6 +99,11 @@ GET    /api/v1/repositories                              login    200
 GET    /api/v1/repositories/{name}                       pull     200 404
 GET    /api/v1/repositories/{name}/-/tags                pull     200 404 ?sort=-version&platform=linux&version=*
 GET    /api/v1/repositories/{name}/-/variants            pull     200 404
+GET    /api/v1/repositories/{name}/-/tags/{tag}          pull     200 404
+PUT    /api/v1/repositories/{name}/-/tags/{tag}          push     200 404 {"from":"v1"}
+PUT    /api/v1/repositories/{name}/-/tags/{tag}#copy     push     200 404 {"from":"{ns}/app:v1"}
+DELETE /api/v1/repositories/{name}/-/tags/{tag}          delete   204 404
+GET    /api/v1/repositories/{name}/-/tags/{tag}/history  pull     200 404
 PATCH  /api/v1/repositories/{name}                       describe 200 404 {"description":"d{n}"}
 DELETE /api/v1/repositories/{name}                       describe 204 404
 GET    /engine/{ns}{version}/_ping                       anyone   200

@@ -325,6 +325,7 @@ func (w *matrixWorld) grant(p *principal, kind, scope string) *httptest.Response
 var matrixSteps = map[string][]string{
 	"DELETE /v2/{name}/manifests/{reference}":             {"PUT /v2/{ns}/app/manifests/gone {manifest}"},
 	"DELETE /engine/{ns}{version}/images/{name}":          {"PUT /v2/{ns}/app/manifests/gone {manifest}"},
+	"DELETE /api/v1/repositories/{name}/-/tags/{tag}":     {"PUT /v2/{ns}/app/manifests/gone {manifest}"},
 	"DELETE /v2/{name}/blobs/{digest}":                    {"POST /v2/{ns}/app/blobs/uploads/?digest={gonedigest} {gone}"},
 	"DELETE /api/v1/namespaces/{ns}/members/{user}":       {`PUT /api/v1/namespaces/{ns}/members/target {"role":"reader"}`},
 	"DELETE /api/v1/namespaces/{ns}/robots/{robot}":       {`POST /api/v1/namespaces/{ns}/robots {"name":"doomed","role":"reader"}`},
@@ -335,12 +336,13 @@ var matrixSteps = map[string][]string{
 
 // matrixPaths are paths that are not as in any other row.
 var matrixPaths = map[string]string{
-	"DELETE /v2/{name}/manifests/{reference}":       "/v2/{ns}/app/manifests/gone",
-	"DELETE /v2/{name}/blobs/{digest}":              "/v2/{ns}/app/blobs/{gonedigest}",
-	"DELETE /api/v1/namespaces/{ns}/robots/{robot}": "/api/v1/namespaces/{ns}/robots/doomed",
-	"DELETE /api/v1/repositories/{name}":            "/api/v1/repositories/{ns}/gone",
-	"DELETE /api/v1/users/{user}":                   "/api/v1/users/nobody",
-	"DELETE /engine/{ns}{version}/images/{name}":    "/engine/{ns}{version}/images/app:gone",
+	"DELETE /v2/{name}/manifests/{reference}":         "/v2/{ns}/app/manifests/gone",
+	"DELETE /api/v1/repositories/{name}/-/tags/{tag}": "/api/v1/repositories/{ns}/app/-/tags/gone",
+	"DELETE /v2/{name}/blobs/{digest}":                "/v2/{ns}/app/blobs/{gonedigest}",
+	"DELETE /api/v1/namespaces/{ns}/robots/{robot}":   "/api/v1/namespaces/{ns}/robots/doomed",
+	"DELETE /api/v1/repositories/{name}":              "/api/v1/repositories/{ns}/gone",
+	"DELETE /api/v1/users/{user}":                     "/api/v1/users/nobody",
+	"DELETE /engine/{ns}{version}/images/{name}":      "/engine/{ns}{version}/images/app:gone",
 }
 
 // ask makes the request of a cell; done takes back what it did.
@@ -377,7 +379,7 @@ func (w *matrixWorld) ask(row matrixRow, p *principal, kind, ns string) (rec *ht
 	if row.onEngine() {
 		name = "app:v1"
 	}
-	own := strings.NewReplacer("{ns}", ns, "{name}", name, "{version}", "/v1.41", "{reference}", "v1", "{user}", "target", "{robot}", "target",
+	own := strings.NewReplacer("{ns}", ns, "{name}", name, "{version}", "/v1.41", "{reference}", "v1", "{tag}", "v1", "{user}", "target", "{robot}", "target",
 		"{id}", "999999999", "{n}", fmt.Sprint(w.n), "{login}",
 		url.Values{"grant_type": {"password"}, "username": {p.login}, "password": {p.shows}}.Encode())
 	rec = w.send(row.method, w.fill.Replace(own.Replace(path+query)), authorization, w.fill.Replace(own.Replace(body)))

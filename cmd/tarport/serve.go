@@ -262,7 +262,7 @@ func (s *stores) newRoutes(ctx context.Context, c *config.Config) (*routes, erro
 	if err != nil {
 		return nil, err
 	}
-	choice, err := tags.New(tags.Options{DB: s.db, Auth: who})
+	choice, err := tags.New(tags.Options{DB: s.db, Content: s.content, Auth: who})
 	if err != nil {
 		return nil, err
 	}

@@ -24,6 +24,10 @@ func (h *Handler) Routes(r *mux.Router) {
 	}{
 		{http.MethodGet, "/repositories/{name:.+}/-/tags", h.list},
 		{http.MethodGet, "/repositories/{name:.+}/-/variants", h.variants},
+		{http.MethodGet, "/repositories/{name:.+}/-/tags/{tag}", h.getTag},
+		{http.MethodPut, "/repositories/{name:.+}/-/tags/{tag}", h.putTag},
+		{http.MethodDelete, "/repositories/{name:.+}/-/tags/{tag}", h.deleteTag},
+		{http.MethodGet, "/repositories/{name:.+}/-/tags/{tag}/history", h.history},
 	} {
 		r.Path(rt.path).Methods(rt.method).Handler(h.handle(rt.serve))
 	}

@@ -25,17 +25,23 @@ import (
 	"github.com/tarport/tarport/storage/metadata"
 )
 
-// readers lets everybody pull from what does not begin with secret/.
-type readers struct{}
+// members lets everybody pull from what does not begin with secret/, and those
+// with a name do everything there.
+type members struct{}
 
-func (readers) Authorize(_ context.Context, _ tarport.Principal, a tarport.Action, on string) error {
-	if a != tarport.Pull || strings.HasPrefix(on, "secret/") {
+func (members) Authorize(_ context.Context, p tarport.Principal, a tarport.Action, on string) error {
+	switch {
+	case a == tarport.List && on == "":
+		return nil
+	case strings.HasPrefix(on, "secret/"):
 		return tarport.Errorf(tarport.NameUnknown, "the repository %s is not known", on)
+	case a != tarport.Pull && p.Name == "":
+		return tarport.Errorf(tarport.Denied, "no")
 	}
 	return nil
 }
 
-func (readers) SetHeaders(http.ResponseWriter, *http.Request, error, ...tarport.Grant) {}
+func (members) SetHeaders(http.ResponseWriter, *http.Request, error, ...tarport.Grant) {}
 
 // site is the API over a store.
 type site struct {
@@ -66,7 +72,7 @@ func newSite(t *testing.T, dsn string) *site {
 	t.Cleanup(func() { _ = db.Close() })
 	store, err := storage.New(storage.Options{DB: db, Root: t.TempDir()})
 	check(t, "storage.New", err)
-	s, err := tags.New(tags.Options{DB: db, Auth: readers{}})
+	s, err := tags.New(tags.Options{DB: db, Content: store, Auth: members{}})
 	check(t, "tags.New", err)
 	r := mux.NewRouter().SkipClean(true)
 	tags.NewHandler(s).Routes(r.PathPrefix("/api/v1").Subrouter())
