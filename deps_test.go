@@ -86,6 +86,7 @@ var policy = map[string]allowed{
 	},
 	"cmd/tarport/internal/docker":   {},
 	"cmd/tarport/internal/progress": {modules: []string{"github.com/vbauerster/mpb/v8", "golang.org/x/term"}},
+	"cmd/tarport/internal/table":    {modules: []string{"github.com/mattn/go-runewidth"}},
 	"cmd/tarport/internal/transfer": {
 		own:     []string{"", "internal/client", "internal/tarball", "extensions/archive", "cmd/tarport/internal/progress"},
 		modules: []string{godigest},
@@ -97,7 +98,7 @@ var policy = map[string]allowed{
 			"extensions/images", "extensions/namespaces",
 			"extensions/scanner", "extensions/tags", "extensions/uploads",
 			"internal/httpapi", "internal/client",
-			"cmd/tarport/internal/config", "cmd/tarport/internal/progress", "cmd/tarport/internal/server", "cmd/tarport/internal/transfer",
+			"cmd/tarport/internal/config", "cmd/tarport/internal/progress", "cmd/tarport/internal/server", "cmd/tarport/internal/table", "cmd/tarport/internal/transfer",
 		},
 		modules: []string{distribution, "github.com/spf13/cobra", "github.com/sirupsen/logrus", mux, prometheus, xsync, "golang.org/x/term"},
 	},
@@ -185,7 +186,7 @@ func TestPolicyGoesOneWay(t *testing.T) {
 		"extensions/archive": 3, "extensions/engine": 3,
 		"extensions/images": 3, "extensions/namespaces": 3,
 		"extensions/scanner": 3, "extensions/tags": 3, "extensions/uploads": 3,
-		"cmd/tarport/internal/config": 4, "cmd/tarport/internal/docker": 4, "cmd/tarport/internal/progress": 4, "cmd/tarport/internal/server": 5, "cmd/tarport/internal/transfer": 5, "cmd/tarport": 6,
+		"cmd/tarport/internal/config": 4, "cmd/tarport/internal/docker": 4, "cmd/tarport/internal/progress": 4, "cmd/tarport/internal/server": 5, "cmd/tarport/internal/table": 4, "cmd/tarport/internal/transfer": 5, "cmd/tarport": 6,
 		"internal/pgtest": 0, "internal/e2e": 0,
 	}
 	for _, name := range slices.Sorted(maps.Keys(policy)) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -11,14 +12,15 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"text/tabwriter"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
 	"github.com/tarport/tarport"
 	"github.com/tarport/tarport/cmd/tarport/internal/config"
 	"github.com/tarport/tarport/cmd/tarport/internal/progress"
+	"github.com/tarport/tarport/cmd/tarport/internal/table"
 	"github.com/tarport/tarport/internal/client"
 )
 
@@ -158,18 +160,11 @@ func showList[T any](out io.Writer, format string, items []T, head string, row f
 	if format == "json" {
 		return writeJSON(out, items)
 	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
-	_, _ = fmt.Fprintln(w, strings.Join(strings.Fields(head), "\t"))
+	t := table.New(table.Columns(head)...)
 	for _, item := range items {
-		cells := row(item)
-		for i, cell := range cells {
-			if cell == "" {
-				cells[i] = "-"
-			}
-		}
-		_, _ = fmt.Fprintln(w, strings.Join(cells, "\t"))
+		t.Row(row(item)...)
 	}
-	return w.Flush()
+	return t.Write(out, 0)
 }
 
 // showOne prints one thing, as lines of names and values in turn, or as JSON.
@@ -177,23 +172,39 @@ func showOne(out io.Writer, format string, v any, cells ...string) error {
 	if format == "json" {
 		return writeJSON(out, v)
 	}
-	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	t := table.New(table.Column{}, table.Column{})
 	for i := 0; i+1 < len(cells); i += 2 {
-		value := cells[i+1]
-		if value == "" {
-			value = "-"
-		}
-		_, _ = fmt.Fprintf(w, "%s\t%s\n", cells[i], value)
+		t.Row(cells[i], cells[i+1])
 	}
-	return w.Flush()
+	return t.Write(out, 0)
 }
 
+// writeJSON prints a value. What JSON leaves as it is of the characters that
+// steer a terminal (DEL, the C1 controls) is escaped, too.
 func writeJSON(out io.Writer, v any) error {
-	e := json.NewEncoder(out)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	if bytes.ContainsFunc(b.Bytes(), escaped) {
+		var safe bytes.Buffer
+		for _, r := range b.String() {
+			if escaped(r) {
+				_, _ = fmt.Fprintf(&safe, `\u%04x`, r)
+				continue
+			}
+			_, _ = safe.WriteRune(r)
+		}
+		b = safe
+	}
+	_, err := b.WriteTo(out)
+	return err
 }
+
+func escaped(r rune) bool { return r != '\n' && unicode.IsControl(r) }
 
 // say writes words for people.
 func (a *app) say(format string, args ...any) {

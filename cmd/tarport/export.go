@@ -16,7 +16,8 @@ func newExportCmd(a *app) *cobra.Command {
 "tarport import" and docker import take.` + apiUsage,
 		Example: `  tarport export -o rootfs.tar team/app:1.4
   tarport export team/app:1.4 | tar -x -C rootfs`,
-		Args: usage(cobra.ExactArgs(1)),
+		Args:              usage(cobra.ExactArgs(1)),
+		ValidArgsFunction: o.complete(a, completeImages),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.imageNames(a, cmd, &args[0]); err != nil {
 				return err

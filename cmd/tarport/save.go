@@ -59,7 +59,8 @@ command goes on with that after a break.` + apiUsage,
 		Example: `  tarport save -o shop.tar team/app:1.4 team/worker:1.4
   tarport save team/app:1.4 | docker load
   tarport save --platform linux/amd64 --compression gzip -o old-docker.tar team/app:1.4`,
-		Args: usage(cobra.MinimumNArgs(1)),
+		Args:              usage(cobra.MinimumNArgs(1)),
+		ValidArgsFunction: o.completeAll(a, completeImages),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.imageNames(a, cmd, pointers(args)...); err != nil {
 				return err

@@ -117,6 +117,16 @@ func (c *Client) Do(ctx context.Context, method, path string, query url.Values, 
 	return err
 }
 
+// Page reads one page of what the API has at path, and returns the query of the
+// next one; nil after the last.
+func (c *Client) Page(ctx context.Context, path string, query url.Values, out any) (url.Values, error) {
+	h, err := c.do(ctx, http.MethodGet, apiPath+path, query, nil, out)
+	if err != nil {
+		return nil, err
+	}
+	return nextPage(h.Get("Link")), nil
+}
+
 // List lists all that the API has at path, page after page; it ends after an
 // error.
 func List[T any](ctx context.Context, c *Client, path string, query url.Values) iter.Seq2[T, error] {
@@ -132,7 +142,7 @@ func List[T any](ctx context.Context, c *Client, path string, query url.Values) 
 			var page struct {
 				Items []T `json:"items"`
 			}
-			h, err := c.do(ctx, http.MethodGet, apiPath+path, q, nil, &page)
+			next, err := c.Page(ctx, path, q, &page)
 			if err != nil {
 				yield(*new(T), err)
 				return
@@ -142,7 +152,7 @@ func List[T any](ctx context.Context, c *Client, path string, query url.Values) 
 					return
 				}
 			}
-			if q = nextPage(h.Get("Link")); q == nil {
+			if q = next; q == nil {
 				return
 			}
 		}
