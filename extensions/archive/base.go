@@ -62,7 +62,7 @@ func (s *Service) readBase(ctx context.Context, v *saving, r *top) (*base, error
 	if err := v.root(ctx, r); err != nil {
 		return nil, err
 	}
-	m, err := r.saved.only("a commit", "")
+	m, err := r.only("a commit", "")
 	if err != nil {
 		return nil, err
 	}

@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"net/http"
 	"os"
 	"runtime"
 	"sync"
@@ -195,4 +197,44 @@ func BenchmarkLoadToDisk(b *testing.B) {
 func BenchmarkLoadSmall(b *testing.B) {
 	body := docker("a/b:1", layerOf("x"), layerOf("y")).pack()
 	benchmarkLoad(b, newNull(b, nullStore{}), func() io.Reader { return bytes.NewReader(body) }, int64(len(body)), "")
+}
+
+// BenchmarkSave is a download over a connection, and BenchmarkExport what goes
+// into one.
+func BenchmarkSave(b *testing.B) {
+	for _, compression := range []string{uncompressed, gzipped} {
+		b.Run(compression, func(b *testing.B) {
+			reg := newRegistry(b, func(o *Options) { o.Compression = compression })
+			if _, err := reg.Load(b.Context(), bigArchive(benchSize, pattern()), request()); err != nil {
+				b.Fatal(err)
+			}
+			images := saveURL(serve(b, reg.Service), "team/a/b:1")
+			b.ReportAllocs()
+			for b.Loop() {
+				resp, err := http.Get(images) //nolint:noctx // b's context would be one more thing to pay for
+				if err != nil {
+					b.Fatal(err)
+				}
+				n, err := io.Copy(io.Discard, resp.Body)
+				if err = errors.Join(err, resp.Body.Close()); err != nil || n != resp.ContentLength {
+					b.Fatalf("%d bytes of %d: %v", n, resp.ContentLength, err)
+				}
+				b.SetBytes(n)
+			}
+		})
+	}
+}
+
+func BenchmarkExport(b *testing.B) {
+	reg := newRegistry(b)
+	if _, err := reg.Load(b.Context(), bigArchive(benchSize, pattern()), request()); err != nil {
+		b.Fatal(err)
+	}
+	b.SetBytes(benchSize)
+	b.ReportAllocs()
+	for b.Loop() {
+		if err := reg.Export(b.Context(), io.Discard, ExportRequest{Image: "team/a/b:1"}); err != nil {
+			b.Fatal(err)
+		}
+	}
 }

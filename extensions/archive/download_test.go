@@ -131,6 +131,7 @@ func (s noFiles) OpenBlob(ctx context.Context, repository string, d digest.Diges
 }
 
 func testEveryByte(t *testing.T, reg *registry, compression string) {
+	t.Helper()
 	l := newLayout()
 	l.root(l.index(l.image("amd64", layerOf("x")), l.image("arm64", layerOf(noise(3000)))), "docker.io/team/app:1")
 	layer := layerOf(noise(2000))
@@ -227,8 +228,8 @@ func TestClientIsToldOfAShortArchive(t *testing.T) {
 	t.Parallel()
 	reg := newRegistry(t)
 	reg.mustLoad(t, docker("app:1", layerOf(noise(200_000))).pack())
-	images := reg.Service.o.Store
-	reg.Service.o.Store = &losing{Store: images}
+	images := reg.o.Store
+	reg.o.Store = &losing{Store: images}
 	_, body, err := fetch(t, http.MethodGet, saveURL(serve(t, reg.Service), "team/app:1"))
 	if !errors.Is(err, io.ErrUnexpectedEOF) || len(body) == 0 {
 		t.Errorf("GET = %d bytes, %v, want an unexpected end", len(body), err)

@@ -67,7 +67,7 @@ func (s *Service) newExport(ctx context.Context, q ExportRequest) (*export, erro
 	if err := v.root(ctx, r); err != nil {
 		return nil, within(err, "%s", r.words)
 	}
-	m, err := r.saved.only("an export", "")
+	m, err := r.only("an export", "")
 	if err != nil {
 		return nil, within(err, "%s", r.words)
 	}
