@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"context"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -43,13 +41,9 @@ func TestExportWritesAFileSystem(t *testing.T) {
 		t.Fatal(err)
 	}
 	line.down.cuts = []int64{3 * mib}
-	ctx, interrupt := context.WithCancel(t.Context())
-	line.down.cut = interrupt
-	var words bytes.Buffer
-	code := run(ctx, &app{out: &words, err: &words, environ: d.environ}, strings.Fields(command))
-	list, err := os.ReadDir(filepath.Dir(file))
-	if code != exitInterrupted || !strings.Contains(words.String(), "nothing is left of it") || err != nil || len(list) != 0 {
-		t.Errorf("an export that is interrupted = %d, leaves %v, %v\n%s", code, list, err, words.String())
+	said := d.interrupted(&line.down, command, file+".part", mib)
+	if list, err := os.ReadDir(filepath.Dir(file)); !strings.Contains(said, "nothing is left of it") || err != nil || len(list) != 0 {
+		t.Errorf("an export that is interrupted leaves %v, %v\n%s", list, err, said)
 	}
 	line.down.cuts = []int64{2 * mib}
 	if code, _, stderr := d.run("", "export --registry="+line.addr+" team/app:1"); code != exitFailure || stderr == "" {

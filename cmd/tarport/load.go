@@ -133,7 +133,10 @@ func (l *loads) load(ctx context.Context, name string) error {
 func (l *loads) job(ctx context.Context, f *transfer.File) (transfer.Job, error) {
 	var names []string
 	if f != nil && !l.o.whole {
-		f.Look(l.m.d)
+		f.Look(ctx, l.m.d)
+	}
+	if err := ctx.Err(); err != nil {
+		return transfer.Job{}, err
 	}
 	if f != nil && f.Archive != nil {
 		names = f.Archive.Names

@@ -247,7 +247,7 @@ func TestWhatTheRegistryHasIsNotSent(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.Look(progress.New(progress.Options{Out: io.Discard}))
+		f.Look(t.Context(), progress.New(progress.Options{Out: io.Discard}))
 		_ = f.Close()
 		if f.Archive == nil || len(f.Archive.Layers) == 0 { // xz and bzip2; artifacts
 			continue

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/tarport/tarport/cmd/tarport/internal/transfer"
 )
@@ -33,6 +34,7 @@ type direction struct {
 	cuts  []int64
 	bytes int64
 	cut   func() // called at each break; may be nil
+	hold  bool   // nothing more comes then, but the connection stays
 }
 
 func newCutter(t *testing.T, to string, up ...int64) *cutter {
@@ -65,18 +67,22 @@ func (c *cutter) carry(ctx context.Context, conn net.Conn, to string) {
 		_ = conn.Close()
 		return
 	}
-	end := func() { _, _ = conn.Close(), server.Close() }
+	over := make(chan struct{})
+	end := sync.OnceFunc(func() {
+		_, _ = conn.Close(), server.Close()
+		close(over)
+	})
 	defer context.AfterFunc(ctx, end)()
 	var both sync.WaitGroup
-	both.Go(func() { c.down.carry(conn, server, end) })
-	both.Go(func() { c.up.carry(server, conn, end) })
+	both.Go(func() { c.down.carry(conn, server, end, over) })
+	both.Go(func() { c.up.carry(server, conn, end, over) })
 	both.Wait()
 }
 
 var errCut = errors.New("cut")
 
 // carry copies until the line breaks or ends.
-func (d *direction) carry(to io.Writer, from io.Reader, end func()) {
+func (d *direction) carry(to io.Writer, from io.Reader, end func(), over <-chan struct{}) {
 	d.mu.Lock()
 	left := int64(-1)
 	if len(d.cuts) > 0 {
@@ -84,9 +90,16 @@ func (d *direction) carry(to io.Writer, from io.Reader, end func()) {
 	}
 	d.mu.Unlock()
 	_, err := io.Copy(struct{ io.Writer }{to}, &cutReader{d, from, left})
+	isCut := errors.Is(err, errCut)
+	d.mu.Lock()
+	cut, hold := d.cut, d.hold
+	d.mu.Unlock()
+	if isCut && hold {
+		<-over
+	}
 	end()
-	if errors.Is(err, errCut) && d.cut != nil {
-		d.cut()
+	if isCut && cut != nil {
+		cut()
 	}
 }
 
@@ -150,17 +163,41 @@ func (d *desk) uploads() string {
 	return d.server.do(d.t, http.MethodGet, "/api/v1/uploads", nil).body
 }
 
-// interrupted runs a command that a signal ends when the line breaks.
-func (d *desk) interrupted(way *direction, line string) {
+// interrupted runs a command that a signal ends: when the line breaks, or where
+// the line holds, when the file that it writes has grown to so many bytes.
+func (d *desk) interrupted(way *direction, line, file string, size int64) (stderr string) {
 	d.t.Helper()
 	ctx, interrupt := context.WithCancel(d.t.Context())
-	way.cut = interrupt
-	var stdout, stderr bytes.Buffer
-	a := &app{in: strings.NewReader(""), out: &stdout, err: &stderr, environ: d.environ}
-	code := run(ctx, a, strings.Fields(line))
-	if code != exitInterrupted || stdout.String() != "" || !strings.Contains(stderr.String(), "the same command goes on from there: interrupted") {
-		d.t.Fatalf("interrupted: tarport %s = %d, stdout %q, stderr\n%s", line, code, stdout.String(), stderr.String())
+	defer interrupt()
+	hold := file != ""
+	set := func(hold bool, cut func()) {
+		way.mu.Lock()
+		defer way.mu.Unlock()
+		way.hold, way.cut = hold, cut
 	}
+	defer set(false, nil)
+	set(hold, nil)
+	if hold {
+		go func() {
+			tick := time.NewTicker(5 * time.Millisecond)
+			defer tick.Stop()
+			for ctx.Err() == nil {
+				if fi, err := os.Stat(file); err == nil && fi.Size() >= size {
+					interrupt()
+				}
+				<-tick.C
+			}
+		}()
+	} else {
+		set(false, interrupt)
+	}
+	var stdout, words bytes.Buffer
+	a := &app{in: strings.NewReader(""), out: &stdout, err: &words, environ: d.environ}
+	code := run(ctx, a, strings.Fields(line))
+	if code != exitInterrupted || stdout.String() != "" || !strings.Contains(words.String(), "interrupted") {
+		d.t.Fatalf("interrupted: tarport %s = %d, stdout %q, stderr\n%s", line, code, stdout.String(), words.String())
+	}
+	return words.String()
 }
 
 const mib = 1 << 20
@@ -195,7 +232,9 @@ func TestTheNextRunGoesOn(t *testing.T) {
 
 	// Interrupted by Ctrl-C, as soon as the line has taken half of it.
 	line := newCutter(t, d.server.addr, 2_500_000)
-	d.interrupted(&line.up, command+"--registry="+line.addr+" "+file)
+	if said := d.interrupted(&line.up, command+"--registry="+line.addr+" "+file, "", 0); !strings.Contains(said, "the same command goes on from there: interrupted") {
+		t.Errorf("the interrupted load says\n%s", said)
+	}
 	if kept := d.kept(); len(kept) != 1 {
 		t.Fatalf("kept: %v, want one", kept)
 	}

@@ -63,7 +63,7 @@ func New(o Options) (*Engine, error) {
 			scheme, t.TLSClientConfig = "https", e.tls
 		}
 		t.DialContext = (&net.Dialer{Timeout: 30 * time.Second}).DialContext
-		out.base = scheme + "://" + u.Host
+		out.base = scheme + "://" + u.Host + strings.TrimRight(u.Path, "/")
 	default:
 		return nil, fmt.Errorf("the Docker host %s cannot be spoken to: only unix:// and tcp:// can; name one by DOCKER_HOST", e.host)
 	}

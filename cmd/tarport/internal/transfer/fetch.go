@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/tarport/tarport/cmd/tarport/internal/progress"
 	"github.com/tarport/tarport/internal/client"
@@ -157,6 +158,8 @@ func (f *fetch) run(ctx context.Context) error {
 
 // try is one request.
 func (f *fetch) try(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	h := http.Header{}
 	if f.offset > 0 && f.etag != "" {
 		h.Set("Range", "bytes="+strconv.FormatInt(f.offset, 10)+"-")
@@ -178,9 +181,13 @@ func (f *fetch) try(ctx context.Context) error {
 		w = f.file
 	}
 	// Errors of reading come marked by the client, those of writing do not.
-	n, err := io.CopyBuffer(struct{ io.Writer }{w}, f.bar.Reader(resp.Body), make([]byte, 1<<20))
+	silence := time.AfterFunc(patience, func() { cancel(errSilent) })
+	defer silence.Stop()
+	n, err := io.CopyBuffer(struct{ io.Writer }{w}, f.bar.Reader(&heard{resp.Body, silence}), make([]byte, 1<<20))
 	f.offset += n
 	switch {
+	case errors.Is(context.Cause(ctx), errSilent):
+		return client.Broken(errSilent)
 	case err != nil:
 		return err
 	case f.size > 0 && f.offset != f.size:
@@ -188,6 +195,25 @@ func (f *fetch) try(ctx context.Context) error {
 	}
 	f.bar.Done(progress.Bytes(f.offset))
 	return nil
+}
+
+// patience is how long nothing may come in the middle of an archive.
+const patience = 2 * time.Minute
+
+var errSilent = fmt.Errorf("nothing has come for %s", patience)
+
+// heard puts the end of patience off with all that comes.
+type heard struct {
+	io.Reader
+	silence *time.Timer
+}
+
+func (h *heard) Read(p []byte) (int, error) {
+	n, err := h.Reader.Read(p)
+	if n > 0 {
+		h.silence.Reset(patience)
+	}
+	return n, err
 }
 
 // begin looks at what an answer is: the rest, or all of it.

@@ -1,6 +1,7 @@
 package transfer
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -68,8 +69,9 @@ func (f *File) Close() error { return f.f.Close() }
 func (f *File) Size() int64 { return f.id.Size }
 
 // Look finds out what is in the file, as far as that can be told here. A plain
-// tar takes no time; one that is compressed is read to its end.
-func (f *File) Look(d *progress.Display) {
+// tar takes no time; one that is compressed is read to its end, or until ctx is
+// over.
+func (f *File) Look(ctx context.Context, d *progress.Display) {
 	if f.compression == "" {
 		// A reader of its own: the tar reader moves the file's position.
 		r := io.NewSectionReader(f.f, 0, f.id.Size)
@@ -78,12 +80,25 @@ func (f *File) Look(d *progress.Display) {
 	}
 	bar := d.Bar("looking into "+filepath.Base(f.Name), f.id.Size)
 	defer bar.Drop()
-	r, err := tarball.Unpack(bar.Reader(io.NewSectionReader(f.f, 0, f.id.Size)), f.compression)
+	r, err := tarball.Unpack(&endingReader{ctx, bar.Reader(io.NewSectionReader(f.f, 0, f.id.Size))}, f.compression)
 	if err != nil || r == nil {
 		return
 	}
 	defer func() { _ = r.Close() }()
 	f.Archive, _ = tarball.Scan(r, nil)
+}
+
+// endingReader ends with a context.
+type endingReader struct {
+	ctx context.Context //nolint:containedctx // an io.Reader gets none
+	r   io.Reader
+}
+
+func (r *endingReader) Read(p []byte) (int, error) {
+	if err := r.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return r.r.Read(p)
 }
 
 // changed tells whether the file is not the one that was opened.
