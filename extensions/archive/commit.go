@@ -359,5 +359,13 @@ func (c *committing) manifest(delta *blob) (*manifest, error) {
 	for _, l := range layers {
 		doc.RootFS.DiffIDs = append(doc.RootFS.DiffIDs, l.diffID)
 	}
-	return newImage(doc, layers, c.base.oci)
+	m, err := newImage(doc, layers, c.base.oci)
+	if err == nil && len(layers) > dockerLayers {
+		m.warnings = append(m.warnings, fmt.Sprintf("it has %d layers, and Docker unpacks at most %d: export it and import that, to make one of them", len(layers), dockerLayers))
+	}
+	return m, err
 }
+
+// dockerLayers is how many layers Docker unpacks.
+// https://github.com/moby/moby/blob/v28.5.2/layer/layer_store.go (maxLayerDepth)
+const dockerLayers = 125

@@ -603,6 +603,24 @@ func TestACommitIsChargedToTheNamespace(t *testing.T) {
 	}
 }
 
+func TestACommitWarnsOfMoreLayersThanDockerTakes(t *testing.T) {
+	t.Parallel()
+	reg := newRegistry(t)
+	layers, export := [][]byte{}, []entry{}
+	for i := range dockerLayers {
+		e := text(fmt.Sprintf("%03d", i), "x")
+		layers, export = append(layers, pack(e)), append(export, e)
+	}
+	reg.loadBase(t, layers...)
+	if im := reg.mustCommit(t, pack(export...)); len(im.Warnings) != 0 {
+		t.Errorf("warnings = %v of %d layers", im.Warnings, len(im.Layers))
+	}
+	im := reg.mustCommit(t, pack(append(export, text("new", "x"))...))
+	if len(im.Warnings) != 1 || !strings.Contains(im.Warnings[0], "126 layers") {
+		t.Errorf("warnings = %v of %d layers", im.Warnings, len(im.Layers))
+	}
+}
+
 // TestCommitsOfManyFilesShareTheMemory: one that is large is told to come again
 // where others are.
 func TestCommitsOfManyFilesShareTheMemory(t *testing.T) {
