@@ -23,6 +23,11 @@ type Tree struct {
 	freeNodes, freeInodes []int32 // to be used again
 	layers                int
 	bytes                 int64 // of names, targets and capabilities
+
+	// dir is the directory of the entry that was placed last, and dirNode its
+	// node: entries come directory by directory. "" for none.
+	dir     string
+	dirNode int32
 }
 
 // node is a name in a directory; the first is the root.
@@ -30,8 +35,9 @@ type node struct {
 	name                string
 	parent, inode       int32
 	first, next, before int32 // child and siblings, in no order; none where negative
-	// layer is the layer that last spoke of the name, or of one below it.
-	layer int32
+	// layer is the layer that last spoke of the name, or of one below it, and
+	// cleared the last one that hid all below it: what it hides again is gone.
+	layer, cleared int32
 }
 
 // inode is what names name. Those of hard links have one together.
@@ -75,7 +81,7 @@ var ErrTooLarge = fmt.Errorf("there are more than %d files, or their names are l
 // NewTree returns a Tree of no layer: an empty root.
 func NewTree() *Tree {
 	t := &Tree{names: map[nameIn]int32{}, rare: map[int32]rare{}}
-	t.nodes = append(t.nodes, node{name: ".", parent: none, first: none, next: none, before: none})
+	t.nodes = append(t.nodes, node{name: ".", parent: none, first: none, next: none, before: none, cleared: none})
 	t.inodes = append(t.inodes, impliedDir(0))
 	return t
 }
@@ -107,6 +113,7 @@ func (t *Tree) Add(next func() (Entry, error)) error {
 // begin begins a layer and returns its number.
 func (t *Tree) begin() int32 {
 	t.layers++
+	t.dir = ""
 	return int32(t.layers - 1) //nolint:gosec // nobody has two billion layers
 }
 
@@ -247,9 +254,13 @@ func (t *Tree) find(p string) (int32, bool) {
 // is above it becomes a directory where it is none: Docker makes one too, in
 // place of a symlink below as well.
 func (t *Tree) place(l int32, p string) (int32, error) {
-	n := int32(0)
+	n, rest := int32(0), p
+	slash := strings.LastIndexByte(p, '/')
+	if slash > 0 && p[:slash] == t.dir {
+		n, rest = t.dirNode, p[slash+1:]
+	}
 	for {
-		name, rest, more := strings.Cut(p, "/")
+		name, below, more := strings.Cut(rest, "/")
 		child, ok := t.names[nameIn{n, name}]
 		if !ok {
 			if err := t.bounded(); err != nil {
@@ -258,10 +269,11 @@ func (t *Tree) place(l int32, p string) (int32, error) {
 			child = t.insert(n, name)
 		}
 		t.nodes[child].layer = l
-		if n, p = child, rest; !more {
-			return n, nil
+		if !more {
+			t.dir, t.dirNode = p[:max(slash, 0)], n
+			return child, nil
 		}
-		if i := t.nodes[n].inode; i == none || t.inodes[i].kind != tar.TypeDir {
+		if n, rest = child, below; t.nodes[n].inode == none || t.inodes[t.nodes[n].inode].kind != tar.TypeDir {
 			t.release(n)
 			t.nodes[n].inode = t.newInode(impliedDir(l))
 		}
@@ -272,7 +284,7 @@ func (t *Tree) place(l int32, p string) (int32, error) {
 func (t *Tree) insert(dir int32, name string) int32 {
 	name = strings.Clone(name) // it is part of a longer path
 	first := t.nodes[dir].first
-	x := node{name: name, parent: dir, inode: none, first: none, next: first, before: none}
+	x := node{name: name, parent: dir, inode: none, first: none, next: first, before: none, cleared: none}
 	var n int32
 	if last := len(t.freeNodes) - 1; last >= 0 {
 		n = t.freeNodes[last]
@@ -305,6 +317,7 @@ func (t *Tree) release(n int32) {
 
 // remove takes a node out of the tree, and all below it.
 func (t *Tree) remove(n int32) {
+	t.dir = "" // it may be it
 	t.removeChildren(n)
 	t.release(n)
 	x := &t.nodes[n]
@@ -355,7 +368,13 @@ func (t *Tree) hide(n, l int32) {
 	}
 }
 
+// hideChildren does nothing the second time: a layer of a million markers would
+// else cost a million times what it has in it.
 func (t *Tree) hideChildren(n, l int32) {
+	if t.nodes[n].cleared == l {
+		return
+	}
+	t.nodes[n].cleared = l
 	for c := range t.children(n) {
 		t.hide(c, l)
 	}

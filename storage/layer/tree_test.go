@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -30,6 +31,10 @@ func TestATreeIsWhatDockerMakesOfTheLayers(t *testing.T) {
 		"a whiteout of its own layer":       {[][]byte{pack(file("a", "1"), file(".wh.a", ""))}, "a=1"},
 		"an opaque directory":               {[][]byte{pack(file("a/b", "1"), file("a/c/d", "2")), pack(dir("a"), file("a/.wh..wh..opq", ""), file("a/e", "3"))}, "a a/e=3"},
 		"an opaque marker that comes late":  {[][]byte{pack(file("a/b", "1"), file("a/c/d", "2")), pack(file("a/c/e", "3"), file("a/.wh..wh..opq", ""))}, "a a/c a/c/e=3"},
+		"two opaque markers of one layer":   {[][]byte{pack(file("a/b", "1")), pack(file("a/.wh..wh..opq", ""), file("a/c", "2"), file("a/.wh..wh..opq", ""))}, "a a/c=2"},
+		"opaque markers of two layers":      {[][]byte{pack(file("a/b", "1")), pack(file("a/.wh..wh..opq", ""), file("a/c", "2")), pack(file("a/.wh..wh..opq", ""), file("a/d", "3"))}, "a a/d=3"},
+		"a directory that was cached goes":  {[][]byte{pack(file("a/b", "1"), file("a", "2"), file("a/c", "3"))}, "a a/c=3"},
+		"a cached directory of a layer":     {[][]byte{pack(file("a/b", "1")), pack(file("a/c", "2")), pack(file(".wh.a", "")), pack(file("a/d", "3"))}, "a a/d=3"},
 		"an opaque root":                    {[][]byte{pack(file("a/b", "1")), pack(file(".wh..wh..opq", ""), file("c", "3"))}, "c=3"},
 		"what aufs left":                    {[][]byte{pack(dir(".wh..wh.plnk"), file(".wh..wh.plnk/1.2", "x"), file(".wh..wh.aufs", ""), file("a", "1"))}, "a=1"},
 		"a whiteout that is a directory":    {[][]byte{pack(file("a", "1")), pack(dir(".wh.a"), file(".wh.a/b", "2"))}, ""},
@@ -148,6 +153,34 @@ func TestATreeIsBounded(t *testing.T) {
 	tree := NewTree()
 	if err := tree.Add(again); !errors.Is(err, errEnough) || tree.Len() > 3 || len(tree.nodes) > 10 || len(tree.inodes) > 10 || len(tree.rare) > 1 {
 		t.Errorf("what replaces itself: error = %v, %d paths, %d nodes, %d inodes", err, tree.Len(), len(tree.nodes), len(tree.inodes))
+	}
+}
+
+// TestMarkersWithoutEndCostNoMoreThanTheirNumber: 200,000 of them over 200,000
+// files would be 40 billion steps, for which the test would have no time.
+func TestMarkersWithoutEndCostNoMoreThanTheirNumber(t *testing.T) {
+	t.Parallel()
+	const many = 200_000
+	for name, marker := range map[string]func(i int) string{
+		"opaque":         func(int) string { return "a/b/.wh..wh..opq" },
+		"opaque in turn": func(i int) string { return []string{"a/b/", "a/", ""}[i%3] + ".wh..wh..opq" },
+		"whiteout":       func(int) string { return "a/.wh.b" },
+	} {
+		n := 0
+		tree := NewTree()
+		err := tree.Add(func() (Entry, error) {
+			n++
+			switch {
+			case n <= many:
+				return Entry{Path: fmt.Sprintf("a/b/%d", n), Type: tar.TypeReg}, nil
+			case n <= 2*many:
+				return Entry{Path: marker(n), Type: tar.TypeReg}, nil
+			}
+			return Entry{}, io.EOF
+		})
+		if err != nil || tree.Len() != many+3 {
+			t.Errorf("%s: %d paths, %v, want all of the layer's own", name, tree.Len(), err)
+		}
 	}
 }
 

@@ -170,7 +170,7 @@ func withoutEngines(export, base model) model {
 // are what they should be, by the simple model.
 func TestDeltasOfRandomFileSystems(t *testing.T) {
 	t.Parallel()
-	rounds := 60
+	rounds := 300
 	if testing.Short() {
 		rounds = 10
 	}
