@@ -70,7 +70,7 @@ func newRootCmd(a *app) *cobra.Command {
 	cmd.AddCommand(
 		newServeCmd(a), newConfigCmd(a), newHealthcheckCmd(a), newQuotaCmd(a), newVersionCmd(a),
 		newLoginCmd(a), newLogoutCmd(a), newNamespaceCmd(a), newUserCmd(a), newTokenCmd(a), newRobotCmd(a), newAuditCmd(a),
-		newLoadCmd(a), newImportCmd(a), newSaveCmd(a), newExportCmd(a),
+		newLoadCmd(a), newImportCmd(a), newCommitCmd(a), newSaveCmd(a), newExportCmd(a),
 		newListCmd(a), newTagsCmd(a), newVariantsCmd(a),
 	)
 	return cmd
