@@ -98,7 +98,7 @@ var policy = map[string]allowed{
 			"extensions/images", "extensions/namespaces",
 			"extensions/scanner", "extensions/tags", "extensions/uploads",
 			"internal/httpapi", "internal/client",
-			"cmd/tarport/internal/config", "cmd/tarport/internal/progress", "cmd/tarport/internal/server", "cmd/tarport/internal/table", "cmd/tarport/internal/transfer",
+			"cmd/tarport/internal/config", "cmd/tarport/internal/docker", "cmd/tarport/internal/progress", "cmd/tarport/internal/server", "cmd/tarport/internal/table", "cmd/tarport/internal/transfer",
 		},
 		modules: []string{distribution, "github.com/spf13/cobra", "github.com/sirupsen/logrus", mux, prometheus, xsync, "golang.org/x/term"},
 	},

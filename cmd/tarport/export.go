@@ -28,5 +28,6 @@ func newExportCmd(a *app) *cobra.Command {
 		},
 	}
 	o.flags(a, cmd)
+	cmd.ValidArgsFunction = o.complete(a, completeImages)
 	return cmd
 }

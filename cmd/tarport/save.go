@@ -69,6 +69,7 @@ command goes on with that after a break.` + apiUsage,
 		},
 	}
 	o.flags(a, cmd)
+	cmd.ValidArgsFunction = o.completeAll(a, completeImages)
 	cmd.Flags().StringVar(&o.archiveFormat, "archive-format", "docker", "docker (which is an OCI layout, too), or oci: without Docker's manifest.json")
 	cmd.Flags().StringVar(&o.compression, "compression", "", "gzip: turn zstd layers to gzip, for a docker before 23; as they are stored where not given")
 	return cmd
