@@ -28,11 +28,17 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request) error {
 	if page.More {
 		httpapi.SetNext(w, r, q.N, encodeCursor(&q, page.Next))
 	}
-	items := make([]Tag, len(page.Tags))
+	body := append(make([]byte, 0, 4096*(1+len(page.Tags))), `{"items":[`...)
 	for i := range page.Tags {
-		items[i] = newTag(&page.Tags[i])
+		if i > 0 {
+			body = append(body, ',')
+		}
+		if body, err = appendTag(body, &page.Tags[i]); err != nil {
+			return err
+		}
 	}
-	return httpapi.WriteJSON(w, http.StatusOK, map[string][]Tag{"items": items})
+	httpapi.WriteEncoded(w, http.StatusOK, append(body, "]}"...))
+	return nil
 }
 
 // Tags lists a page of tags. NAME_UNKNOWN where the caller may not pull from

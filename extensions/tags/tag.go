@@ -1,6 +1,7 @@
 package tags
 
 import (
+	"encoding/json"
 	"strings"
 	"time"
 
@@ -30,13 +31,19 @@ type Tag struct {
 	Immutable     bool          `json:"immutable"`
 	Version       *string       `json:"version"` // null where the name has none
 	Variant       []string      `json:"variant"`
-	Platforms     []Platform    `json:"platforms"`
 	MorePlatforms bool          `json:"more_platforms,omitempty"`
+	Platforms     []Platform    `json:"platforms"` // the last: see appendTag
 }
 
-// Platform is an image that a tag leads to. Of one that is missing, only its
-// name and digest are known.
+// Platform is an image that a tag leads to.
 type Platform struct {
+	PlatformHead
+	storage.ImageFacts
+}
+
+// PlatformHead is what of a Platform is not from the config alone. Of one that
+// is missing, only its name and digest are known.
+type PlatformHead struct {
 	OS           string        `json:"os"`
 	Architecture string        `json:"architecture"`
 	Variant      string        `json:"variant"`
@@ -51,8 +58,6 @@ type Platform struct {
 	Scan         string        `json:"scan"`    // pending, ready, failed or none: what Base waits for
 	ScanReason   string        `json:"scan_reason,omitempty"`
 	Base         *Base         `json:"base"` // null until the layers were looked into
-
-	storage.ImageFacts
 }
 
 // Base is what an image stands on, found in its layers.
@@ -66,12 +71,56 @@ type Base struct {
 	Slim           bool   `json:"slim"`     // a Debian without its documentation
 }
 
+// appendTag adds a Tag's JSON to b. What the configs say is in the database as
+// the JSON that it is here, and goes from one to the other as it is: decoding
+// and encoding it would be half of what a list costs.
+func appendTag(b []byte, t *metadata.TagRow) ([]byte, error) {
+	b, err := appendJSON(b, newTagHead(t))
+	if err != nil {
+		return nil, err
+	}
+	b = append(b[:len(b)-len("null}")], '[')
+	for i := range t.Platforms {
+		if i > 0 {
+			b = append(b, ',')
+		}
+		if b, err = appendJSON(b, newPlatformHead(&t.Platforms[i])); err != nil {
+			return nil, err
+		}
+		facts := t.Platforms[i].Image.Config
+		if facts == "" {
+			facts = noFacts
+		}
+		b = append(b[:len(b)-1], ',')
+		b = append(b, facts[1:]...)
+	}
+	return append(b, "]}"...), nil
+}
+
+// noFacts is of a config that was not read.
+const noFacts = `{"env":[],"entrypoint":[],"cmd":[],"exposed_ports":[],"volumes":[],"user":"","working_dir":"","labels":{}}`
+
+func appendJSON(b []byte, v any) ([]byte, error) {
+	encoded, err := json.Marshal(v)
+	return append(b, encoded...), err
+}
+
+// newTag is what appendTag encodes.
 func newTag(t *metadata.TagRow) Tag {
-	out := Tag{
+	out := newTagHead(t)
+	out.Platforms = make([]Platform, len(t.Platforms))
+	for i := range t.Platforms {
+		out.Platforms[i] = Platform{*newPlatformHead(&t.Platforms[i]), storage.ParseImageFacts(t.Platforms[i].Image.Config)}
+	}
+	return *out
+}
+
+// newTagHead is a Tag without its platforms.
+func newTagHead(t *metadata.TagRow) *Tag {
+	out := &Tag{
 		Name: t.Name, Digest: t.Digest, MediaType: t.MediaType, Kind: t.Kind, Size: t.Size, CreatedAt: t.CreatedAt,
 		PushedAt: t.PushedAt, PushedBy: t.PushedBy, PushedVia: t.PushedVia, PulledAt: stamp(t.PulledAt), Pulls: t.Pulls, RobotPulls: t.RobotPulls,
-		Aliases: t.Aliases, MoreAliases: t.MoreAliases, Immutable: t.Immutable, Variant: t.Variants,
-		Platforms: make([]Platform, len(t.Platforms)), MorePlatforms: t.MorePlatforms,
+		Aliases: t.Aliases, MoreAliases: t.MoreAliases, Immutable: t.Immutable, Variant: t.Variants, MorePlatforms: t.MorePlatforms,
 	}
 	if t.Kind == metadata.KindArtifact {
 		out.ArtifactType = t.ArtifactType
@@ -79,18 +128,14 @@ func newTag(t *metadata.TagRow) Tag {
 	if t.Version != "" {
 		out.Version = &t.Version
 	}
-	for i := range t.Platforms {
-		out.Platforms[i] = newPlatform(&t.Platforms[i])
-	}
 	return out
 }
 
-func newPlatform(p *metadata.TagPlatform) Platform {
+func newPlatformHead(p *metadata.TagPlatform) *PlatformHead {
 	i := &p.Image
-	out := Platform{
+	out := &PlatformHead{
 		OS: i.OS, Architecture: i.Architecture, Variant: i.Variant, OSVersion: i.OSVersion, Digest: p.Digest, MediaType: p.MediaType, Missing: p.Missing,
 		Size: i.Size, Created: stamp(i.Created), Author: i.Author, Message: i.Message, Scan: i.Scan, ScanReason: i.ScanReason,
-		ImageFacts: storage.ParseImageFacts(i.Config),
 	}
 	if out.Scan == "" {
 		out.Scan = metadata.ScanNone

@@ -210,6 +210,15 @@ func TestATagIsShownWithItsPlatforms(t *testing.T) {
 		if diff := cmp.Diff(wanted, got.Items); diff != "" {
 			t.Errorf("tags (-want +got):\n%s", diff)
 		}
+		var page struct{ Items []tags.Tag }
+		s.get("team/app/-/tags", &page)
+		for _, item := range page.Items {
+			var one tags.Tag
+			s.get("team/app/-/tags/"+item.Name, &one)
+			if diff := cmp.Diff(item, one); diff != "" {
+				t.Errorf("one tag (-in the list +by itself):\n%s", diff)
+			}
+		}
 	})
 }
 

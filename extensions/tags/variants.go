@@ -315,7 +315,7 @@ func newCell(t *metadata.TagRow) cell {
 	}
 	slices.SortFunc(c.Tags, func(x, y string) int { return cmp.Or(cmp.Compare(parsed[x].Key, parsed[y].Key), cmp.Compare(x, y)) })
 	for i := range t.Platforms {
-		p := newPlatform(&t.Platforms[i])
+		p := newPlatformHead(&t.Platforms[i])
 		c.Platforms[i] = CellPlatform{p.OS, p.Architecture, p.Variant, p.Digest, p.Missing, p.Size, p.Base}
 	}
 	return c

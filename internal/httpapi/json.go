@@ -26,12 +26,17 @@ func WriteJSON(w http.ResponseWriter, status int, v any) error {
 	if err != nil {
 		return err
 	}
+	WriteEncoded(w, status, b)
+	return nil
+}
+
+// WriteEncoded answers with JSON as it is.
+func WriteEncoded(w http.ResponseWriter, status int, b []byte) {
 	h := w.Header()
 	h.Set("Content-Type", "application/json")
 	h.Set("Content-Length", strconv.Itoa(len(b)+1))
 	w.WriteHeader(status)
 	_, _ = w.Write(append(b, '\n')) // a client that went away is no error
-	return nil
 }
 
 // ReadJSON decodes the body, one JSON value of at most MaxJSON bytes, into v.
