@@ -26,8 +26,8 @@ type keptTree struct {
 }
 
 const (
-	maxReaders = 2         // of layers, at once: it costs a core each
-	maxNodes   = 1_000_000 // of all trees that are kept, but for the last one
+	maxReaders = 2       // of layers, at once: it costs a core each
+	maxNodes   = 200_000 // of all trees that are kept: some 40 MiB
 )
 
 func newTrees(build func(ctx context.Context, blobs []digest.Digest) (*layer.Tree, error)) *trees {
@@ -83,7 +83,7 @@ func (t *trees) keep(k keptTree) {
 	t.kept = slices.Insert(t.kept, 0, k)
 	total := 0
 	for i := range t.kept {
-		if total += t.kept[i].tree.Len(); i > 0 && total > maxNodes {
+		if total += t.kept[i].tree.Len(); total > maxNodes {
 			clear(t.kept[i:])
 			t.kept = t.kept[:i]
 			return
