@@ -9,7 +9,6 @@ import (
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 
 	"github.com/tarport/tarport"
 	"github.com/tarport/tarport/storage/layer"
@@ -117,9 +116,6 @@ func (b *base) tree(ctx context.Context, s *Service) (*layer.Tree, error) {
 	for _, l := range b.layers {
 		descs, diffIDs = append(descs, l.desc), append(diffIDs, l.diffID)
 	}
-	if err := b.index(ctx, s); err != nil {
-		return nil, within(err, "the base %s", b.words)
-	}
 	t, err := s.tree(ctx, descs, diffIDs)
 	if err != nil {
 		return nil, within(err, "the base %s", b.words)
@@ -137,22 +133,6 @@ func (b *base) tree(ctx context.Context, s *Service) (*layer.Tree, error) {
 		l.compression = known.Compression
 	}
 	return t, nil
-}
-
-// index makes the indexes of the layers that have none, several at once: the
-// client waits.
-func (b *base) index(ctx context.Context, s *Service) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(4)
-	for i, l := range b.layers {
-		g.Go(func() error {
-			if err := s.checkLayer(ctx, l.desc.Digest, l.diffID); err != nil {
-				return within(err, "layer %d, %s", i+1, l.desc.Digest)
-			}
-			return nil
-		})
-	}
-	return g.Wait()
 }
 
 // known returns the form in which a layer of a batch is stored already; the

@@ -49,10 +49,8 @@ type Images interface {
 
 // Unpacked is what is read in layers, whoever may read them. See storage.Store.
 type Unpacked interface {
-	// OpenIndex opens what layer.NewReader reads; NOT_FOUND where there is none.
-	OpenIndex(ctx context.Context, diffID digest.Digest) (io.ReadCloser, error)
-	// IndexLayer makes the index of a blob, and returns the diffID that it has.
-	IndexLayer(ctx context.Context, blob digest.Digest, c layer.Collector, taps ...io.Writer) (digest.Digest, error)
+	// Tree is the file system that layers make, the lowest first.
+	Tree(ctx context.Context, layers []storage.TreeLayer) (*layer.Tree, error)
 	// OpenLayer opens a blob for reading what it is unpacked.
 	OpenLayer(ctx context.Context, blob digest.Digest) (io.ReadCloser, error)
 	// NewSpool makes a temporary file.

@@ -47,7 +47,7 @@ func New(o Options) (*Service, error) {
 	if o.DB == nil || o.Content == nil || o.Access == nil {
 		return nil, errors.New("images: a database, a store and an access are required")
 	}
-	return &Service{db: o.DB, content: o.Content, access: o.Access, trees: newTrees(o.Content.Tree)}, nil
+	return &Service{db: o.DB, content: o.Content, access: o.Access, trees: newTrees(o.Content)}, nil
 }
 
 // Routes adds the routes to r, which is the router of /api/v1.

@@ -7,13 +7,16 @@ import (
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/tarport/tarport/storage"
 	"github.com/tarport/tarport/storage/layer"
 )
 
 // trees keeps the file systems that were read last: to make one costs a look at
 // each of its files.
 type trees struct {
-	build func(ctx context.Context, blobs []digest.Digest) (*layer.Tree, error)
+	store interface {
+		Tree(ctx context.Context, layers []storage.TreeLayer) (*layer.Tree, error)
+	}
 	slots chan struct{} // taken by who reads layers
 
 	mu   sync.Mutex
@@ -30,8 +33,8 @@ const (
 	maxNodes   = 200_000 // of all trees that are kept: some 40 MiB
 )
 
-func newTrees(build func(ctx context.Context, blobs []digest.Digest) (*layer.Tree, error)) *trees {
-	return &trees{build: build, slots: make(chan struct{}, maxReaders)}
+func newTrees(s *storage.Store) *trees {
+	return &trees{store: s, slots: make(chan struct{}, maxReaders)}
 }
 
 // begin waits for a slot, which end gives back.
@@ -57,7 +60,11 @@ func (t *trees) get(ctx context.Context, blobs []digest.Digest) (*layer.Tree, er
 	if tree := t.use(blobs); tree != nil { // somebody made it meanwhile
 		return tree, nil
 	}
-	tree, err := t.build(ctx, blobs)
+	layers := make([]storage.TreeLayer, len(blobs))
+	for i, b := range blobs {
+		layers[i].Blob = b
+	}
+	tree, err := t.store.Tree(ctx, layers)
 	if err == nil {
 		t.keep(keptTree{blobs, tree})
 	}
