@@ -100,7 +100,7 @@ var policy = map[string]allowed{
 			"internal/httpapi", "internal/client",
 			"cmd/tarport/internal/config", "cmd/tarport/internal/docker", "cmd/tarport/internal/progress", "cmd/tarport/internal/server", "cmd/tarport/internal/table", "cmd/tarport/internal/transfer",
 		},
-		modules: []string{distribution, "github.com/spf13/cobra", "github.com/sirupsen/logrus", mux, prometheus, xsync, "golang.org/x/term"},
+		modules: []string{distribution, godigest, "github.com/spf13/cobra", "github.com/sirupsen/logrus", mux, prometheus, xsync, "golang.org/x/term"},
 	},
 
 	// helpers of tests
@@ -130,7 +130,7 @@ var onlyInTests = []string{"internal/pgtest", "internal/e2e"}
 var testModules = []string{
 	"github.com/google/go-cmp", "github.com/google/go-containerregistry", "github.com/rogpeppe/go-internal", "github.com/Masterminds/semver/v3",
 	"github.com/sirupsen/logrus", // what distribution logs with
-	compress, godigest, imagespec, mux, xsync, yaml,
+	compress, godigest, imagespec, mux, xsync, xsys, yaml,
 }
 
 // goPackage is what the files of one directory import, on any platform.

@@ -102,9 +102,11 @@ func completeImages(ctx context.Context, c *client.Client, word string) ([]strin
 	if err != nil {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
-	list := make([]string, len(found))
-	for i, t := range found {
-		list[i] = repository + ":" + t.Name
+	var list []string
+	for _, t := range found {
+		if strings.HasPrefix(t.Name, tag) { // the API does not mind the case
+			list = append(list, repository+":"+t.Name)
+		}
 	}
 	return list, cobra.ShellCompDirectiveNoFileComp
 }

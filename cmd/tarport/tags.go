@@ -26,7 +26,7 @@ func (o *filterOptions) flags(a *app, cmd *cobra.Command, what string) {
 	o.apiOptions.flags(a, cmd)
 	o.formatFlag(cmd)
 	f := cmd.Flags()
-	f.StringVarP(&o.name, "query", "q", "", "only tags with such a name: '17*', with * and ?")
+	f.StringVarP(&o.name, "query", "q", "", "only tags with this in their names, or with such a name: '17*', with * and ?")
 	f.StringSliceVar(&o.variants, "variant", nil, "only with all of these words in their names, such as alpine")
 	f.StringVar(&o.platform, "platform", "", "only what there is for it, such as linux/arm64")
 	f.StringVar(&o.base, "base", "", "only what stands on it, such as alpine or debian:12")

@@ -77,7 +77,7 @@ func (c *Client) content(ctx context.Context, repository, path string, out any) 
 	}
 	req.Header.Set("Accept", manifestTypes)
 	req.Header.Set("User-Agent", "tarport/"+tarport.Version)
-	if err := c.authorizePull(ctx, req, repository); err != nil {
+	if err := c.authorizeRepository(ctx, req, repository, "pull"); err != nil {
 		return "", err
 	}
 	resp, err := c.http.Do(req)
@@ -103,9 +103,23 @@ func (c *Client) content(ctx context.Context, repository, path string, out any) 
 	return resp.Header.Get("Docker-Content-Digest"), nil
 }
 
-// authorizePull is authorize for content, which a bearer token of the API is
-// not for.
-func (c *Client) authorizePull(ctx context.Context, req *http.Request, repository string) error {
+// DeleteManifest deletes a manifest by its digest, with all tags that point to
+// it.
+func (c *Client) DeleteManifest(ctx context.Context, repository, digest string) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodDelete, c.base.String()+"/v2/"+repository+"/manifests/"+digest, http.NoBody)
+	if err != nil {
+		return err
+	}
+	if err := c.authorizeRepository(ctx, req, repository, "delete"); err != nil {
+		return err
+	}
+	_, err = c.send(req, nil)
+	return err
+}
+
+// authorizeRepository is authorize for the routes of the distribution spec,
+// which a bearer token of the API is not for.
+func (c *Client) authorizeRepository(ctx context.Context, req *http.Request, repository, action string) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
@@ -115,7 +129,7 @@ func (c *Client) authorizePull(ctx context.Context, req *http.Request, repositor
 	case c.who.Identity == "":
 		return nil
 	}
-	answer, err := c.askToken(ctx, "repository:"+repository+":pull",
+	answer, err := c.askToken(ctx, "repository:"+repository+":"+action,
 		url.Values{"grant_type": {"refresh_token"}, "refresh_token": {c.who.Identity.Reveal()}})
 	if err != nil {
 		return err

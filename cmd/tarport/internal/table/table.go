@@ -37,6 +37,9 @@ func Columns(heads string) []Column {
 
 // Table is a table under its heads.
 type Table struct {
+	// Indent is how far all of it stands from the left.
+	Indent int
+
 	columns []Column
 	rows    [][]string
 }
@@ -75,6 +78,7 @@ const gap = 2
 // any length.
 func (t *Table) Write(out io.Writer, width int) error {
 	widths := t.fit(width)
+	margin := strings.Repeat(" ", t.Indent)
 	last := 0
 	for i, w := range widths {
 		if w > 0 {
@@ -83,6 +87,7 @@ func (t *Table) Write(out io.Writer, width int) error {
 	}
 	var b strings.Builder
 	for _, row := range t.rows {
+		b.WriteString(margin)
 		for i, cell := range row {
 			if widths[i] == 0 {
 				continue
@@ -116,7 +121,7 @@ func (t *Table) fit(width int) []int {
 	}
 	slices.SortStableFunc(byRank, func(a, b int) int { return t.columns[b].Rank - t.columns[a].Rank })
 	for {
-		widths, over := slices.Clone(natural), total(natural)-width
+		widths, over := slices.Clone(natural), t.Indent+total(natural)-width
 		for _, i := range byRank {
 			if c := t.columns[i]; over > 0 && c.Min > 0 && widths[i] > max(c.Min, Width(c.Head)) {
 				take := min(over, widths[i]-max(c.Min, Width(c.Head)))
