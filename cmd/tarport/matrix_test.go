@@ -96,6 +96,7 @@ GET    /api/v1/namespaces/{ns}/events                    audit    200 200
 GET    /api/v1/events                                    admins   200
 POST   /api/v1/admin/recount                             admins   200
 GET    /api/v1/repositories                              login    200
+GET    /api/v1/search                                    login    200     ?q=app
 GET    /api/v1/repositories/{name}                       pull     200 404
 GET    /api/v1/repositories/{name}/-/tags                pull     200 404 ?sort=-version&platform=linux&version=*
 GET    /api/v1/repositories/{name}/-/variants            pull     200 404

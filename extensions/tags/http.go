@@ -28,6 +28,7 @@ func (h *Handler) Routes(r *mux.Router) {
 		{http.MethodPut, "/repositories/{name:.+}/-/tags/{tag}", h.putTag},
 		{http.MethodDelete, "/repositories/{name:.+}/-/tags/{tag}", h.deleteTag},
 		{http.MethodGet, "/repositories/{name:.+}/-/tags/{tag}/history", h.history},
+		{http.MethodGet, "/search", h.search},
 	} {
 		r.Path(rt.path).Methods(rt.method).Handler(h.handle(rt.serve))
 	}

@@ -1,7 +1,8 @@
 // Package tags is the part of the API, /api/v1, by which one chooses an image:
 // the tags of a repository with what is known of their images, sorted, filtered
 // and in pages, and the matrix of versions and variants. A tag can be set to any
-// image that is here, taken away, and set back by its history.
+// image that is here, taken away, and set back by its history; and a search looks
+// over all repositories that the caller may read.
 //
 //	request ── handler: parse, call, encode ── Service: may they (tarport.Access) ─┬─> metadata.DB
 //	                                                                   changes ────┴─> Content
@@ -49,6 +50,8 @@ type Service struct {
 	db      *metadata.DB
 	content Content
 	auth    Auth
+
+	searches chan struct{} // one for each that runs
 }
 
 // New returns a Service.
@@ -56,7 +59,7 @@ func New(o Options) (*Service, error) {
 	if o.DB == nil || o.Content == nil || o.Auth == nil {
 		return nil, errors.New("tags: database, content and auth are required")
 	}
-	return &Service{db: o.DB, content: o.Content, auth: o.Auth}, nil
+	return &Service{db: o.DB, content: o.Content, auth: o.Auth, searches: make(chan struct{}, maxSearches)}, nil
 }
 
 // may asks whether the principal of ctx may do a on a repository whose name

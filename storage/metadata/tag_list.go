@@ -123,17 +123,19 @@ const (
 	tagRow = `SELECT ` + tagColumns + `, m.media_type, m.artifact_type,
 		(SELECT string_agg(a.name, ' ' ORDER BY a.name) FROM (SELECT o.name FROM tags o
 			WHERE o.repository_id = t.repository_id AND o.digest = t.digest AND o.name <> t.name ORDER BY o.name LIMIT 51) a),
-		CASE WHEN m.media_type IN ('` + mediaTypeIndex + `', '` + mediaTypeList + `') THEN
+		` + platformRecords + `,
+		(SELECT string_agg(u.syntax || $2 || u.repository || $2 || u.except_repository || $2 || u.tag || $2 || u.except_tag, $3 ORDER BY u.id)
+			FROM repositories r JOIN immutable_rules u ON u.namespace_id = r.namespace_id WHERE r.name = $1)
+		FROM `
+	// The images that the tag leads to, one record each.
+	platformRecords = `CASE WHEN m.media_type IN ('` + mediaTypeIndex + `', '` + mediaTypeList + `') THEN
 			(SELECT string_agg(p.record, $3 ORDER BY p.position) FROM (SELECT e.position, e.platform || $2 || e.digest || $2 ||
 				CASE WHEN i.digest IS NULL THEN COALESCE((SELECT c.media_type FROM manifests c WHERE c.repository_id = e.repository_id AND c.digest = e.digest), '-') || $2
 				ELSE ` + imageRecord + ` END AS record
 				FROM manifest_references e LEFT JOIN images i ON i.repository_id = e.repository_id AND i.digest = e.digest
 				WHERE e.repository_id = t.repository_id AND e.manifest = t.digest AND e.kind = 'manifest' AND e.platform <> '-'
 				ORDER BY e.position LIMIT 33) p)
-		ELSE (SELECT $2 || i.digest || $2 || ` + imageRecord + ` FROM images i WHERE i.repository_id = t.repository_id AND i.digest = t.digest) END,
-		(SELECT string_agg(u.syntax || $2 || u.repository || $2 || u.except_repository || $2 || u.tag || $2 || u.except_tag, $3 ORDER BY u.id)
-			FROM repositories r JOIN immutable_rules u ON u.namespace_id = r.namespace_id WHERE r.name = $1)
-		FROM `
+		ELSE (SELECT $2 || i.digest || $2 || ` + imageRecord + ` FROM images i WHERE i.repository_id = t.repository_id AND i.digest = t.digest) END`
 	imageRecord = `$2 || i.os || $2 || i.architecture || $2 || i.variant || $2 || i.os_version || $2 || COALESCE(CAST(i.created_at AS TEXT), '') || $2 ||
 		i.author || $2 || i.message || $2 || CAST(i.size AS TEXT) || $2 || i.scan || $2 || ` + clean + `i.scan_reason` + cleanEnd + ` || $2 || ` +
 		clean + `i.base_id` + cleanEnd + ` || $2 || ` + clean + `i.base_version` + cleanEnd + ` || $2 || ` + clean + `i.base_name` + cleanEnd + ` || $2 ||
