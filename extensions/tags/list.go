@@ -28,7 +28,14 @@ func (h *Handler) list(w http.ResponseWriter, r *http.Request) error {
 	if page.More {
 		httpapi.SetNext(w, r, q.N, encodeCursor(&q, page.Next))
 	}
-	body := append(make([]byte, 0, 4096*(1+len(page.Tags))), `{"items":[`...)
+	size := 64
+	for i := range page.Tags {
+		size += 1024
+		for k := range page.Tags[i].Platforms {
+			size += 768 + len(page.Tags[i].Platforms[k].Image.Config)
+		}
+	}
+	body := append(make([]byte, 0, size), `{"items":[`...)
 	for i := range page.Tags {
 		if i > 0 {
 			body = append(body, ',')

@@ -146,9 +146,12 @@ const (
 	tagManifest = ` JOIN manifests m ON m.repository_id = t.repository_id AND m.digest = t.digest`
 	ofRepo      = ` WHERE t.repository_id = (SELECT id FROM repositories WHERE name = $1)`
 
-	imageMatches = ` AND (EXISTS (SELECT 1 FROM images i WHERE i.repository_id = t.repository_id AND i.digest = t.digest%[1]s)
-		OR EXISTS (SELECT 1 FROM manifest_references e JOIN images i ON i.repository_id = e.repository_id AND i.digest = e.digest
-			WHERE e.repository_id = t.repository_id AND e.manifest = t.digest AND e.kind = 'manifest'%[1]s))`
+	// The digests of what has such an image are found once. That t.digest is no
+	// column here keeps SQLite from beginning with them: it would have to look
+	// up and sort all of them for a page.
+	imageMatches = ` AND (t.digest || '') IN (SELECT i.digest FROM images i WHERE i.repository_id = (SELECT id FROM repositories WHERE name = $1)%[1]s
+		UNION SELECT e.manifest FROM images i JOIN manifest_references e ON e.digest = i.digest AND e.repository_id = i.repository_id
+			WHERE i.repository_id = (SELECT id FROM repositories WHERE name = $1) AND e.kind = 'manifest'%[1]s)`
 )
 
 // ListTags returns a page of tags by one query. A page can be shorter than N
