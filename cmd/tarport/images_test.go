@@ -110,6 +110,7 @@ func TestTagsAndVariantsAreTables(t *testing.T) {
 	for _, line := range []string{
 		"ls", "ls team -q open", "tags team/openjdk", "tags team/openjdk --variant=alpine --platform=linux/arm64", "tags team/openjdk --base debian --version ^17 --sort size -n 2",
 		"tags team/openjdk -q *.10* --all", "tags team/openjdk -q none", "variants team/openjdk", "variants team/openjdk -n 1", "variants team/openjdk --all --platform linux/arm64",
+		"search openjdk alpine", "search base:debian:12 package:libc6 tag:1", "search -n 1 env:JAVA_VERSION", "search nothing-of-this",
 	} {
 		d.do("", line)
 	}
@@ -130,13 +131,17 @@ func TestTagsAndVariantsAreTables(t *testing.T) {
 	if err := json.Unmarshal([]byte(d.do("", "ls --format=json")), &repositories); err != nil || len(repositories) != 2 {
 		t.Errorf("ls as JSON: %v, %v", repositories, err)
 	}
+	var found []tags.Found
+	if err := json.Unmarshal([]byte(d.do("", "search --format=json label:maintainer=ada tag:latest")), &found); err != nil || len(found) != 1 || found[0].Repository != "team/openjdk" {
+		t.Errorf("search as JSON: %+v, %v", found, err)
+	}
 	if text := d.script.String(); strings.ContainsFunc(text, escaped) {
 		t.Errorf("control characters are printed:\n%q", text)
 	}
 	d.fail(exitFailure, "", "tags team/none", "team/none")
 	d.fail(exitFailure, "", "tags team/openjdk --sort color", "use name, version, pushed, pulled or size")
 	d.fail(exitFailure, "", "ls none", "none")
-	for _, line := range []string{"tags", "tags a b", "tags UPPER/case", "tags team/openjdk -n 0", "variants", "tags team/openjdk --format=xml", "ls a/b", "tags registry.example.com/team/openjdk"} {
+	for _, line := range []string{"tags", "tags a b", "tags UPPER/case", "tags team/openjdk -n 0", "variants", "tags team/openjdk --format=xml", "ls a/b", "tags registry.example.com/team/openjdk", "search", "search -n 0 x"} {
 		d.fail(exitUsage, "", line, "Usage:")
 	}
 }

@@ -71,7 +71,7 @@ func newRootCmd(a *app) *cobra.Command {
 		newServeCmd(a), newConfigCmd(a), newHealthcheckCmd(a), newQuotaCmd(a), newVersionCmd(a),
 		newLoginCmd(a), newLogoutCmd(a), newNamespaceCmd(a), newUserCmd(a), newTokenCmd(a), newRobotCmd(a), newAuditCmd(a),
 		newLoadCmd(a), newImportCmd(a), newCommitCmd(a), newSaveCmd(a), newExportCmd(a),
-		newListCmd(a), newTagsCmd(a), newVariantsCmd(a), newInspectCmd(a), newHistoryCmd(a), newDiffCmd(a), newFilesCmd(a), newCatCmd(a),
+		newListCmd(a), newSearchCmd(a), newTagsCmd(a), newVariantsCmd(a), newInspectCmd(a), newHistoryCmd(a), newDiffCmd(a), newFilesCmd(a), newCatCmd(a),
 		newTagCmd(a), newRemoveCmd(a),
 	)
 	return cmd
