@@ -41,7 +41,8 @@ does not have it. The container is paused while it is read.
 The engine is the one of DOCKER_HOST, or of docker's context, or of this machine.` + apiUsage,
 		Example: `  tarport commit -m "patched openssl" web team/web:1.4.1
   tarport commit -c 'CMD ["/srv/run"]' -a "Ann <ann@example.com>" --base team/web:1.4 web team/web:1.5`,
-		Args: usage(cobra.ExactArgs(2)),
+		Args:              usage(cobra.ExactArgs(2)),
+		ValidArgsFunction: o.complete(a, noCompletion, completeImages),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := o.imageNames(a, cmd, &args[1], &o.base); err != nil {
 				return err

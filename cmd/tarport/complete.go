@@ -110,3 +110,8 @@ func completeImages(ctx context.Context, c *client.Client, word string) ([]strin
 	}
 	return list, cobra.ShellCompDirectiveNoFileComp
 }
+
+// noCompletion is for what the registry does not know.
+func noCompletion(context.Context, *client.Client, string) ([]string, cobra.ShellCompDirective) {
+	return nil, cobra.ShellCompDirectiveNoFileComp
+}
