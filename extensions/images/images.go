@@ -129,25 +129,19 @@ func checkPlatform(p string) error {
 }
 
 // other reads the image that one is compared with: a tag or a digest of the same
-// repository, or another repository with one of the two. The platform is the
-// same.
+// repository, or an image of another one. The platform is the same.
 func other(q Query, with string) (Query, error) {
-	if with == "" {
+	to := Query{Repository: q.Repository, Platform: q.Platform}
+	var err error
+	switch {
+	case with == "":
 		return q, tarport.Errorf(tarport.Invalid, "with= must name the image to compare with: a tag, a digest, or repository:tag")
+	case strings.HasPrefix(with, "sha256:"), strings.HasPrefix(with, "sha512:"), !strings.ContainsAny(with, "/:@"):
+		to.Reference, err = tarport.ParseReference(with)
+	default:
+		to.Repository, to.Reference, err = tarport.ParseImage(with)
 	}
-	repository, ref := q.Repository, with
-	if name, dgst, ok := strings.Cut(with, "@"); ok {
-		repository, ref = name, dgst
-	} else if i := strings.LastIndexByte(with, ':'); i > 0 && !strings.HasPrefix(with, "sha256:") && !strings.HasPrefix(with, "sha512:") {
-		repository, ref = with[:i], with[i+1:]
-	} else if strings.Contains(with, "/") {
-		repository, ref = with, "latest"
-	}
-	if err := tarport.CheckRepository(repository); err != nil {
-		return q, err
-	}
-	parsed, err := tarport.ParseReference(ref)
-	return Query{Repository: repository, Reference: parsed, Platform: q.Platform}, err
+	return to, err
 }
 
 // manifest is a manifest that the caller may read.
