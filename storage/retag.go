@@ -10,8 +10,11 @@ import (
 )
 
 // maxCopied bounds the manifests that an index reaches, and so the transaction
-// that copies them.
-const maxCopied = 1000
+// that copies them; maxCopiedBytes what they have in memory until then.
+const (
+	maxCopied      = 1000
+	maxCopiedBytes = 64 << 20
+)
 
 // CopyImage lets a tag of one repository point to a manifest of another, as
 // docker tag does: with all that the manifest reaches, as far as from has it.
@@ -41,11 +44,12 @@ func (s *Store) CopyImage(ctx context.Context, from string, dgst digest.Digest, 
 
 // copying is one call of CopyImage.
 type copying struct {
-	s    *Store
-	from string
-	to   ManifestPut
-	rows []metadata.ManifestPut
-	seen map[digest.Digest]bool
+	s     *Store
+	from  string
+	to    ManifestPut
+	rows  []metadata.ManifestPut
+	seen  map[digest.Digest]bool
+	bytes int // of the manifests
 }
 
 func (c *copying) add(ctx context.Context, dgst digest.Digest) error {
@@ -55,6 +59,9 @@ func (c *copying) add(ctx context.Context, dgst digest.Digest) error {
 	}
 	if c.seen[dgst] = true; len(c.seen) > maxCopied {
 		return tarport.Errorf(tarport.TooLarge, "the index names more than %d manifests", maxCopied)
+	}
+	if c.bytes += len(m.Payload); c.bytes > maxCopiedBytes {
+		return tarport.Errorf(tarport.TooLarge, "the manifests that the index names have more than %d bytes", maxCopiedBytes)
 	}
 	put := c.to
 	put.MediaType, put.Payload = m.MediaType, m.Payload

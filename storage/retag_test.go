@@ -125,3 +125,12 @@ func TestACopyLinksNothingThatTheSourceDoesNot(t *testing.T) {
 	_, err := s.Blob(t.Context(), "a/c", img.layers[1].Digest)
 	wantCode(t, "another's blob", err, tarport.BlobUnknown)
 }
+
+// TestTheManifestsOfACopyAreBounded: they are in memory until all are there.
+func TestTheManifestsOfACopyAreBounded(t *testing.T) {
+	t.Parallel()
+	s := onSQLite(t)
+	d := s.mustPut(t, s.pushImage(t, "a/b", "layer").put("a/b"))
+	c := &copying{s: s.Store, from: "a/b", to: ManifestPut{Repository: "a/c"}, seen: map[digest.Digest]bool{}, bytes: maxCopiedBytes}
+	wantCode(t, "one manifest more", c.add(t.Context(), d), tarport.TooLarge)
+}
