@@ -156,9 +156,14 @@ func (im *Image) tell(c *imageConfig) {
 	im.Dockerfile = dockerfile(c.History)
 }
 
-// relate finds what the image stands on, and what stands on it.
+// relate finds what the image stands on, and what stands on it: nothing where
+// the caller may read this repository only, by a token of its scope.
 func (s *Service) relate(ctx context.Context, repository string, dgst digest.Digest, im *Image) error {
-	v := metadata.ViewerOf(tarport.PrincipalFrom(ctx))
+	p := tarport.PrincipalFrom(ctx)
+	if !p.InScope(tarport.List, "") {
+		return nil
+	}
+	v := metadata.ViewerOf(p)
 	bases, err := s.db.BaseImages(ctx, v, repository, dgst, 1)
 	if err != nil {
 		return err

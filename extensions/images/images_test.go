@@ -245,6 +245,12 @@ func TestWhatAnImageStandsOnAndWhatStandsOnIt(t *testing.T) {
 		if b.BaseImage == nil || b.BaseImage.Name != "team/lower:1.0" {
 			t.Errorf("the base stands on %+v, want team/lower:1.0", b.BaseImage)
 		}
+		// A token for one repository tells of no other.
+		w.user.Scope = []tarport.Grant{{Repository: "team/base", Actions: []tarport.Action{tarport.Pull}}}
+		if scoped := w.detail("team/base", "1.0", ""); scoped.BaseImage != nil || len(scoped.BuiltOn) > 0 {
+			w.Errorf("a token of one repository is shown %+v and %+v", scoped.BaseImage, scoped.BuiltOn)
+		}
+		w.user.Scope = nil
 		// Layers that others in the namespace need are not freed.
 		if all := d.Layers[2].Size; d.UniqueSize >= d.Size+1000 || d.UniqueSize < all {
 			t.Errorf("unique size = %d, want that of the last layer and the config", d.UniqueSize)
