@@ -20,6 +20,7 @@ import (
 
 	"github.com/tarport/tarport"
 	"github.com/tarport/tarport/internal/httpapi"
+	"github.com/tarport/tarport/storage"
 	"github.com/tarport/tarport/storage/layer"
 )
 
@@ -202,8 +203,9 @@ func fileType(t byte) string {
 	return "file"
 }
 
-// Content opens a regular file of an image. INVALID for what is no regular file,
-// TOO_LARGE for one of more than MaxContent bytes.
+// Content opens a regular file of an image, of which all was read. INVALID for
+// what is no regular file, TOO_LARGE for one of more than MaxContent bytes,
+// UNAVAILABLE where too many large ones are being sent.
 func (s *Service) Content(ctx context.Context, q Query, at string) (io.ReadCloser, File, error) {
 	r, err := s.open(ctx, q)
 	if err != nil {
@@ -222,27 +224,78 @@ func (s *Service) Content(ctx context.Context, q Query, at string) (io.ReadClose
 	case f.Size > MaxContent:
 		return nil, f, tarport.Errorf(tarport.TooLarge, "%s has %d bytes, at most %d are shown: pull or export the image to read it", f.Path, f.Size, int64(MaxContent))
 	}
-	if err := s.trees.begin(ctx); err != nil {
-		return nil, f, err
-	}
-	in, err := s.content.OpenLayerAt(ctx, r.blobs[node.Layer], node.Entry.Offset)
+	content, err := s.copyOf(ctx, r.blobs[node.Layer], node.Entry.Offset, f.Size)
 	if err != nil {
-		s.trees.end()
-		return nil, f, err
+		return nil, f, fmt.Errorf("read %s: %w", f.Path, err)
 	}
-	return &fileContent{io.LimitReader(in, f.Size), in, s.trees.end}, f, nil
+	return content, f, nil
 }
 
-// fileContent is a file within a layer.
+// smallFile is how large a file may be that is sent from memory.
+const smallFile = 256 << 10
+
+// copyOf reads a file of a layer to its end, and then gives back the reader's
+// slot: how long it takes to send the file is the client's affair, and others
+// wait for the slot.
+func (s *Service) copyOf(ctx context.Context, blob digest.Digest, at, size int64) (_ io.ReadCloser, err error) {
+	if size <= smallFile {
+		var b bytes.Buffer
+		return io.NopCloser(&b), s.readFile(ctx, &b, blob, at, size)
+	}
+	end, ok := s.trees.send()
+	if !ok {
+		return nil, tarport.Errorf(tarport.Unavailable, "too many large files are being sent: try again later")
+	}
+	defer func() {
+		if err != nil {
+			end()
+		}
+	}()
+	spool, err := s.content.NewSpool(ctx)
+	if err != nil {
+		return nil, err
+	}
+	in, err := s.spooled(ctx, spool, blob, at, size)
+	if err != nil {
+		spool.Discard()
+		return nil, err
+	}
+	return &fileContent{in, spool, end}, nil
+}
+
+func (s *Service) spooled(ctx context.Context, spool *storage.Spool, blob digest.Digest, at, size int64) (io.ReadCloser, error) {
+	if err := s.readFile(ctx, spool, blob, at, size); err != nil {
+		return nil, err
+	}
+	return spool.Open()
+}
+
+// readFile copies a file of a layer, when there is a slot.
+func (s *Service) readFile(ctx context.Context, w io.Writer, blob digest.Digest, at, size int64) error {
+	if err := s.trees.begin(ctx); err != nil {
+		return err
+	}
+	defer s.trees.end()
+	in, err := s.content.OpenLayerAt(ctx, blob, at)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyN(w, in, size)
+	return errors.Join(notEOF(err), in.Close())
+}
+
+// fileContent is the copy of a file.
 type fileContent struct {
-	io.Reader
-	layer io.Closer
+	io.ReadCloser
+	spool *storage.Spool
 	end   func()
 }
 
 func (c *fileContent) Close() error {
-	c.end()
-	return c.layer.Close()
+	defer c.end()
+	err := c.ReadCloser.Close()
+	c.spool.Discard()
+	return err
 }
 
 func (s *Service) getFiles(w http.ResponseWriter, r *http.Request) error {

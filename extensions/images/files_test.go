@@ -9,6 +9,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -89,6 +90,20 @@ func (w *world) rootedImage(repository, tag string) (digests []digest.Digest) {
 	m.Config = w.blob(repository, ocispec.MediaTypeImageConfig, b)
 	w.manifest(repository, tag, m)
 	return []digest.Digest{m.Layers[0].Digest, m.Layers[1].Digest}
+}
+
+// filesImage pushes an image of one layer.
+func (w *world) filesImage(repository, tag string, files map[string]string, list entries) {
+	w.Helper()
+	plain := tarOf(w.T, files, list)
+	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+		Layers: []ocispec.Descriptor{w.blob(repository, ocispec.MediaTypeImageLayer, plain)}}
+	var c ocispec.Image
+	c.OS, c.Architecture, c.RootFS = "linux", "amd64", ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(plain)}}
+	b, err := json.Marshal(c)
+	check(w.T, err)
+	m.Config = w.blob(repository, ocispec.MediaTypeImageConfig, b)
+	w.manifest(repository, tag, m)
 }
 
 func (w *world) list(repository, ref, at, more string) Listing {
@@ -231,4 +246,44 @@ func TestTreesAreKeptAsFarAsThereIsRoom(t *testing.T) {
 	if counted.n != 2 {
 		t.Errorf("%d trees were built, want 2", counted.n)
 	}
+}
+
+// TestWhoReadsAFileSlowlyHoldsUpNobody: files that were opened and are not read
+// on keep no reader of layers, and large ones only each other.
+func TestWhoReadsAFileSlowlyHoldsUpNobody(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, filepath.Join(t.TempDir(), "tarport.db"))
+	big := strings.Repeat("x", smallFile+1)
+	w.filesImage("team/app", "1.0", map[string]string{"big": big, "small": "small"}, entries{file("big"), file("small")})
+	s, err := New(Options{DB: w.db, Content: w.content, Access: access{}})
+	check(t, err)
+	ctx := tarport.WithPrincipal(t.Context(), w.user)
+	q := Query{Repository: "team/app", Reference: tarport.Reference{Tag: "1.0"}}
+	var open []io.ReadCloser
+	for range maxSends {
+		in, _, err := s.Content(ctx, q, "/big")
+		check(t, err)
+		open = append(open, in)
+	}
+	if _, _, err := s.Content(ctx, q, "/big"); tarport.ErrorCode(err) != tarport.Unavailable {
+		t.Errorf("one large file more = %v, want UNAVAILABLE", err)
+	}
+	for range maxReaders + 1 {
+		in, _, err := s.Content(ctx, q, "/small")
+		check(t, err)
+		open = append(open, in)
+	}
+	for i, in := range open {
+		want := big
+		if i >= maxSends {
+			want = "small"
+		}
+		if got, err := io.ReadAll(in); err != nil || string(got) != want {
+			t.Errorf("file %d has %d bytes (%v), want %d", i, len(got), err, len(want))
+		}
+		check(t, in.Close())
+	}
+	in, _, err := s.Content(ctx, q, "/big")
+	check(t, err)
+	check(t, in.Close())
 }

@@ -18,6 +18,7 @@ type trees struct {
 		Tree(ctx context.Context, layers []storage.TreeLayer) (*layer.Tree, error)
 	}
 	slots chan struct{} // taken by who reads layers
+	sends chan struct{} // by who sends a large file
 
 	mu   sync.Mutex
 	kept []keptTree // the one that was used last first
@@ -30,11 +31,12 @@ type keptTree struct {
 
 const (
 	maxReaders = 2       // of layers, at once: it costs a core each
+	maxSends   = 16      // of large files, at once: each has MaxContent on the disk
 	maxNodes   = 200_000 // of all trees that are kept: some 40 MiB
 )
 
 func newTrees(s *storage.Store) *trees {
-	return &trees{store: s, slots: make(chan struct{}, maxReaders)}
+	return &trees{store: s, slots: make(chan struct{}, maxReaders), sends: make(chan struct{}, maxSends)}
 }
 
 // begin waits for a slot, which end gives back.
@@ -48,6 +50,16 @@ func (t *trees) begin(ctx context.Context) error {
 }
 
 func (t *trees) end() { <-t.slots }
+
+// send lets somebody send a large file, until end; false where too many do.
+func (t *trees) send() (end func(), ok bool) {
+	select {
+	case t.sends <- struct{}{}:
+		return func() { <-t.sends }, true
+	default:
+		return nil, false
+	}
+}
 
 func (t *trees) get(ctx context.Context, blobs []digest.Digest) (*layer.Tree, error) {
 	if tree := t.use(blobs); tree != nil {
