@@ -104,11 +104,12 @@ func DefaultLimits() Limits {
 // Service does what the package is for. It may be used by many goroutines, and
 // asks tarport.Access itself, so that every front end is under the same rights.
 type Service struct {
-	o       Options
-	packers packers
-	places  *places
-	paths   atomic.Int64 // that commits have in memory
-	gzips   forms
+	o        Options
+	packers  packers
+	places   *places
+	planting chan struct{} // holds one for each export that makes its tree
+	paths    atomic.Int64  // that commits and exports have in memory
+	gzips    forms
 }
 
 // New returns a Service.
@@ -133,7 +134,7 @@ func New(o Options) (*Service, error) {
 	if w := o.Limits.Window; w < 1<<10 || w > math.MaxUint32 {
 		return nil, errors.New("archive: Limits.Window must be between 1 KiB and 4 GiB")
 	}
-	return &Service{o: o, places: newPlaces(o.Concurrent)}, nil
+	return &Service{o: o, places: newPlaces(o.Concurrent), planting: make(chan struct{}, exportTrees)}, nil
 }
 
 func (l Limits) orDefault() Limits {

@@ -160,8 +160,8 @@ func (c *committing) layer(ctx context.Context) (*blob, error) {
 	return c.store(ctx, d, contents)
 }
 
-// What the trees of all commits may have in memory: some 200 bytes a path. Up to
-// freePaths of each come without asking.
+// What the trees of all commits and exports may have in memory: some 200 bytes a
+// path. Up to freePaths of each commit come without asking.
 const (
 	freePaths = 300_000
 	maxPaths  = 4_000_000

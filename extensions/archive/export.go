@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/tarport/tarport"
 	"github.com/tarport/tarport/storage/layer"
 )
 
@@ -40,6 +41,7 @@ func (s *Service) Export(ctx context.Context, w io.Writer, q ExportRequest) erro
 	if err != nil {
 		return err
 	}
+	defer x.close()
 	return x.writeTo(ctx, w)
 }
 
@@ -52,6 +54,31 @@ type export struct {
 	tree   *layer.Tree
 	files  []int // by layer: how many files have their content there
 	sorted bool  // the files of each layer are in the order of the tree
+	held   int64 // of Service.paths
+}
+
+// What exports cost that are under way: so many trees are made at once, and up
+// to smallExport paths of each are in memory without asking. The client decides
+// how long an export takes, so there may be many.
+const (
+	exportTrees = 4
+	smallExport = 20_000
+)
+
+// hold tells that this export has n paths in memory.
+func (x *export) hold(n int) error {
+	x.held = int64(n)
+	if all := x.s.paths.Add(x.held); n > smallExport && all > maxPaths {
+		x.close()
+		return tarport.Errorf(tarport.Unavailable, "too many large exports or commits are under way: try again later")
+	}
+	return nil
+}
+
+// close gives back what was held; nothing the second time.
+func (x *export) close() {
+	x.s.paths.Add(-x.held)
+	x.held = 0
 }
 
 func (s *Service) newExport(ctx context.Context, q ExportRequest) (*export, error) {
@@ -75,13 +102,28 @@ func (s *Service) newExport(ctx context.Context, q ExportRequest) (*export, erro
 	for _, d := range m.layers {
 		x.blobs = append(x.blobs, d.Digest)
 	}
-	if x.tree, err = s.tree(ctx, m.layers, m.diffIDs); err != nil {
+	if err := x.plant(ctx, m); err != nil {
 		return nil, within(err, "%s", r.words)
 	}
-	if err := x.survey(); err != nil {
+	if err := errors.Join(x.survey(), x.limitOpen(ctx, r.repository, m.layers)); err != nil {
+		x.close()
 		return nil, err
 	}
-	return x, x.limitOpen(ctx, r.repository, m.layers)
+	return x, nil
+}
+
+// plant makes the tree when it is its turn, and holds its paths.
+func (x *export) plant(ctx context.Context, m *saved) (err error) {
+	select {
+	case x.s.planting <- struct{}{}:
+		defer func() { <-x.s.planting }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if x.tree, err = x.s.tree(ctx, m.layers, m.diffIDs); err != nil {
+		return err
+	}
+	return x.hold(x.tree.Len())
 }
 
 // survey adds up the size, and finds out whether all files come in the order of

@@ -34,6 +34,7 @@ func (r *registry) exported(tb testing.TB, q ExportRequest) []byte {
 	if err != nil {
 		tb.Fatalf("Export(%s): %v", q.Image, err)
 	}
+	defer x.close()
 	var b, again bytes.Buffer
 	if err := x.writeTo(tb.Context(), &b); err != nil {
 		tb.Fatalf("Export(%s): %v", q.Image, err)
@@ -446,5 +447,25 @@ func push(tb testing.TB, reg *registry, repository, tag string, config, layer []
 	}
 	if _, err := b.Commit(tb.Context(), []storage.ManifestPut{put}); err != nil {
 		tb.Fatal(err)
+	}
+}
+
+// TestExportsShareTheMemory: a large one is told to come again where there are
+// others, and none keeps what it held.
+func TestExportsShareTheMemory(t *testing.T) {
+	t.Parallel()
+	reg := newRegistry(t)
+	reg.mustLoad(t, docker("app:1", pack(text("a", "1"))).pack())
+	others := &export{s: reg.Service}
+	if err := others.hold(maxPaths); err != nil {
+		t.Fatalf("hold = %v of one that is alone", err)
+	}
+	large := &export{s: reg.Service}
+	if err := large.hold(smallExport + 1); tarport.ErrorCode(err) != tarport.Unavailable {
+		t.Errorf("hold = %v, want UNAVAILABLE", err)
+	}
+	reg.exported(t, ExportRequest{Image: "team/app:1"}) // small ones go on
+	if got := reg.paths.Load(); got != maxPaths {
+		t.Errorf("%d paths are held after an export, want %d as before", got, int64(maxPaths))
 	}
 }

@@ -80,6 +80,7 @@ func (h *Handler) export(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	defer x.close()
 	head := w.Header()
 	head.Set("Content-Type", mediaTar)
 	head.Set("Content-Disposition", attachment(x.name))
