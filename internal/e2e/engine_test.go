@@ -88,9 +88,9 @@ func TestStockDockerOnANamespace(t *testing.T) {
 	app, worker := word+"/app:1", word+"/worker:2"
 	appID, workerID := local.appImage(t, app), local.appImage(t, worker)
 	archive := local.save(t, app, worker)
+	// One after the other: they load what they saved into the same daemon.
 	for _, cli := range dockerCLIs(t) {
 		t.Run(cli, func(t *testing.T) {
-			t.Parallel()
 			s := serve(t)
 			d := s.engine(t, cli, "team", "admin", adminPassword)
 			e := &engineStory{t: t, d: d, local: local, s: s, app: app, worker: worker, appID: appID, workerID: workerID}
