@@ -104,7 +104,7 @@ func (r *sqliteReader) walk(n uint32, row func(payload func(n int) []byte)) {
 	}
 	for i := 0; i < cells && 2*i+2 <= len(pointers); i++ {
 		at := int(binary.BigEndian.Uint16(pointers[2*i:]))
-		if at+4 > len(b) {
+		if at+4 > r.usable { // what is behind it is reserved
 			continue
 		}
 		if interior {
@@ -121,9 +121,12 @@ func (r *sqliteReader) walk(n uint32, row func(payload func(n int) []byte)) {
 // payload returns the first n bytes of a leaf's cell, or all that it has.
 func (r *sqliteReader) payload(cell []byte, n int) []byte {
 	size, cell := varint(cell)
-	_, cell = varint(cell) // the number of the row
+	_, cell = varint(cell)   // the number of the row
+	if size > maxRPMSqlite { // than the file has; it may be negative as an int
+		return nil
+	}
 	local := int64(r.usable - 35)
-	if int64(size) > local || size > 1<<40 { // the rest is on pages of its own
+	if int64(size) > local { // the rest is on pages of its own
 		least := int64((r.usable-12)*32/255 - 23)
 		if local = least + (int64(size)-least)%int64(r.usable-4); local > int64(r.usable-35) {
 			local = least

@@ -133,3 +133,53 @@ func TestAnSQLiteFileThatGoesInCircles(t *testing.T) {
 		}
 	}
 }
+
+// hostileSQLite is a database with pages of 512 bytes, whose table Packages
+// has one row: a cell at an offset of its page, of these bytes.
+func hostileSQLite(reserved byte, at int, cell []byte) string {
+	b := make([]byte, 16<<10) // more than is read of a row
+	copy(b, "SQLite format 3\x00")
+	binary.BigEndian.PutUint16(b[16:], 512)
+	b[20] = reserved
+	leaf := func(h []byte, at int) {
+		h[0] = 13
+		binary.BigEndian.PutUint16(h[3:], 1)
+		binary.BigEndian.PutUint16(h[8:], uint16(at))
+	}
+	// A row of the schema: its size and number, the types of the values, the
+	// values: a table Packages, whose root is page 2.
+	values := "table" + "Packages" + "Packages" + "\x02"
+	row := append([]byte{5, 13 + 2*5, 13 + 2*8, 13 + 2*8, 1}, values...)
+	leaf(b[100:], 200)
+	copy(b[200:], append([]byte{byte(len(row)), 1}, row...))
+	leaf(b[512:], at)
+	copy(b[512+at:], cell)
+	return string(b)
+}
+
+// TestAHostileDatabaseOfRPMIsRead: the scanner has nobody who would catch a
+// panic.
+func TestAHostileDatabaseOfRPMIsRead(t *testing.T) {
+	t.Parallel()
+	header := rpmHeader("bash", "5", "1", 0)
+	blob := 12 + 2*len(header)
+	good := append([]byte{byte(len(header) + 5), 1, 4, 1, 0x80 | byte(blob>>7), byte(blob & 0x7f), 7}, header...)
+	for name, c := range map[string]struct {
+		reserved byte
+		at       int
+		cell     []byte
+		packages int
+	}{
+		"a cell as it should be":                {0, 300, good, 1},
+		"a cell in what is reserved":            {32, 500, []byte{1, 1, 1, 1}, 0},
+		"a size of 64 bits, as an int negative": {0, 300, append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe, 0x2b, 1}, header...), 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			img := scan.Merge([]scan.Layer{layer(file{name: "var/lib/rpm/rpmdb.sqlite", body: hostileSQLite(c.reserved, c.at, c.cell)})})
+			if img.PackageManager != "rpm" || img.Count != c.packages {
+				t.Errorf("%s with %d packages, want %d", img.PackageManager, img.Count, c.packages)
+			}
+		})
+	}
+}
