@@ -113,6 +113,13 @@ func TestErrorsAreTheServers(t *testing.T) {
 			t.Errorf("Do(%s) = %v, want %q in it", path, err, want)
 		}
 	}
+	secure := httptest.NewTLSServer(http.NotFoundHandler())
+	t.Cleanup(secure.Close)
+	host := strings.TrimPrefix(secure.URL, "https://")
+	plain := client.New(client.Options{Registry: &url.URL{Scheme: "http", Host: host}})
+	if err := plain.Do(t.Context(), http.MethodGet, "/x", nil, nil, nil); err == nil || !strings.Contains(err.Error(), "name it as https://"+host) {
+		t.Errorf("http to a server with TLS = %v", err)
+	}
 	nobody := client.New(client.Options{Registry: &url.URL{Scheme: "http", Host: "127.0.0.1:1"}})
 	if err := nobody.Do(t.Context(), http.MethodGet, "/x", nil, nil, nil); err == nil || !strings.HasPrefix(err.Error(), "http://127.0.0.1:1 cannot be reached: ") {
 		t.Errorf("Do where nobody listens = %v", err)

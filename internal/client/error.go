@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -46,6 +47,8 @@ func (c *Client) answerError(resp *http.Response, body []byte) error {
 		e.Code, e.Message, e.Detail = first.Code, printable(first.Message), first.Detail
 	case resp.Header.Get("Location") != "":
 		e.Message = fmt.Sprintf("%s sends us to %s: name that as the registry if you trust it", c.base.Host, printable(resp.Header.Get("Location")))
+	case c.base.Scheme == "http" && bytes.HasPrefix(body, []byte("Client sent an HTTP request to an HTTPS server")):
+		e.Message = fmt.Sprintf("%s speaks TLS: name it as https://%[1]s", c.base.Host)
 	default:
 		e.Message = fmt.Sprintf("%s answers %q to %s %s: is it another registry?", c.base.Host, resp.Status, resp.Request.Method, resp.Request.URL.Path)
 	}

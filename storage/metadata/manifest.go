@@ -311,7 +311,7 @@ func (db *DB) Manifest(ctx context.Context, repository string, ref tarport.Refer
 		return m, fmt.Errorf("look up manifest %s: %w", ref, err)
 	}
 	if !found {
-		return m, tarport.Errorf(tarport.ManifestUnknown, "the repository has no manifest %s", ref)
+		return m, tarport.Errorf(tarport.ManifestUnknown, "the repository %s has no manifest %s", repository, ref)
 	}
 	return m, nil
 }

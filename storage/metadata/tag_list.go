@@ -188,7 +188,7 @@ func (db *DB) ListedTag(ctx context.Context, repository, tag string) (TagRow, er
 		return TagRow{}, fmt.Errorf("look up the tag %s: %w", tag, err)
 	}
 	if len(page.Tags) == 0 {
-		return TagRow{}, tarport.Errorf(tarport.ManifestUnknown, "the repository has no tag %s", tag)
+		return TagRow{}, tarport.Errorf(tarport.ManifestUnknown, "the repository %s has no tag %s", repository, tag)
 	}
 	return page.Tags[0], nil
 }
