@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/spf13/cobra"
@@ -62,6 +63,13 @@ type step struct {
 	Digest digest.Digest `json:"digest,omitempty"` // of the layer
 }
 
+// instruction is the instruction for a row that has the comment in a column of
+// its own: what was committed begins with it, as a Dockerfile needs it.
+func (s step) instruction() string {
+	comment := "# " + strings.ReplaceAll(s.Comment, "\n", "\n# ") + "\n"
+	return strings.TrimPrefix(s.Instruction, comment)
+}
+
 func runHistory(ctx context.Context, a *app, o *historyOptions, im imageRef) error {
 	q := url.Values{}
 	set(q, "platform", o.platform)
@@ -85,7 +93,7 @@ func runHistory(ctx context.Context, a *app, o *historyOptions, im imageRef) err
 		columns = table.Columns("CREATED INSTRUCTION SIZE COMMENT")
 	}
 	return showTable(a.out, o.format, steps, columns, func(s step) []string {
-		return []string{when(a.out, s.Created), s.Instruction, bytesText(s.Size), s.Comment}
+		return []string{when(a.out, s.Created), s.instruction(), bytesText(s.Size), s.Comment}
 	})
 }
 

@@ -161,9 +161,6 @@ func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	if err := ensureAdmin(ctx, a, routes.auth); err != nil {
-		return err
-	}
 	metrics := server.NewMetrics()
 	scan, err := s.newScanner(c, metrics)
 	if err != nil {
@@ -183,6 +180,10 @@ func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
 	}
 	if err := listen(ctx, &o, c); err != nil {
 		return err
+	}
+	// Only now: a start that fails shows no password that is soon forgotten.
+	if err := ensureAdmin(ctx, a, routes.auth); err != nil {
+		return errors.Join(err, closeListeners(o))
 	}
 	debug.FreeOSMemory() // a password's hash above all
 	trimBinary()
@@ -344,6 +345,14 @@ func listen(ctx context.Context, o *server.Options, c *config.Config) (err error
 		}
 	}
 	return nil
+}
+
+func closeListeners(o server.Options) error {
+	err := o.Listener.Close()
+	if o.MetricsListener != nil {
+		err = errors.Join(err, o.MetricsListener.Close())
+	}
+	return err
 }
 
 func (s *stores) logStart(c *config.Config, o server.Options) {

@@ -340,6 +340,9 @@ func TestServeTellsWhatIsWrong(t *testing.T) {
 			if s := p.output.String(); code != exitFailure || !strings.Contains(s, "tarport: ") || !strings.Contains(s, tt.want) {
 				t.Errorf("serve ended with %d, want 1 and %q:\n%s", code, tt.want, s)
 			}
+			if strings.Contains(p.output.String(), "shown only once") {
+				t.Errorf("a start that failed has made the administrator:\n%s", p.output.String())
+			}
 		})
 	}
 }
