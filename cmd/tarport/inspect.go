@@ -121,7 +121,7 @@ func words(before, value string) string {
 
 // shownPlatform is the platform whose image is shown; nil for none.
 func shownPlatform(d *images.Detail) *images.Platform {
-	at := slices.IndexFunc(d.Platforms, func(p images.Platform) bool { return p.Present && p.Platform == d.Platform })
+	at := slices.IndexFunc(d.Platforms, func(p images.Platform) bool { return !p.Missing && p.Platform == d.Platform })
 	if at < 0 {
 		return nil
 	}
@@ -132,10 +132,10 @@ func inspectPlatforms(r *report, d *images.Detail) {
 	var rows [][]string
 	for _, p := range d.Platforms {
 		shown, size, base := "", "not here", ""
-		if p.Present {
-			size, base = bytesText(p.Size), imageBase(p.Base)
+		if !p.Missing {
+			size, base = bytesText(p.Size), imageBase(&p)
 		}
-		if p.Present && p.Platform == d.Platform && len(d.Platforms) > 1 {
+		if !p.Missing && p.Platform == d.Platform && len(d.Platforms) > 1 {
 			shown = "yes"
 		}
 		rows = append(rows, []string{p.Platform, shortDigest(p.Digest.String()), size, base, shown})
@@ -148,23 +148,23 @@ func inspectPlatforms(r *report, d *images.Detail) {
 }
 
 // imageBase is what an image stands on, or why that is not known.
-func imageBase(b *images.Base) string {
-	switch {
-	case b == nil, b.State == "none":
-		return ""
-	case b.State == "ready":
-		return baseText(b.ID, b.Version, b.Name, b.Libc, false)
-	case b.State == "pending":
+func imageBase(p *images.Platform) string {
+	switch b := p.Base; {
+	case b != nil:
+		return baseText(b.ID, b.Version, b.Name, b.Libc, b.Slim)
+	case p.Scan == "pending":
 		return "(not known yet)"
+	case p.Scan == "failed":
+		return "(" + p.ScanReason + ")"
 	}
-	return "(" + b.Reason + ")"
+	return ""
 }
 
 func inspectBase(r *report, d *images.Detail) {
 	var cells []string
-	if p := shownPlatform(d); p != nil && p.Base != nil {
-		cells = append(cells, "system", imageBase(p.Base))
-		if p.Base.State == "ready" && p.Base.PackageManager != "" && p.Base.PackageManager != "none" {
+	if p := shownPlatform(d); p != nil {
+		cells = append(cells, "system", imageBase(p))
+		if p.Base != nil && p.Base.PackageManager != "" && p.Base.PackageManager != "none" {
 			n := "packages"
 			if p.Base.Packages >= 0 {
 				n = strconv.FormatInt(p.Base.Packages, 10)

@@ -50,26 +50,26 @@ type Platform struct {
 	Architecture string        `json:"architecture"`
 	Variant      string        `json:"variant"`
 	Digest       digest.Digest `json:"digest"`
-	Size         int64         `json:"size"`    // of its layers, compressed
-	Present      bool          `json:"present"` // an index may name what is not here
+	Size         int64         `json:"size"`              // of its layers, compressed
+	Missing      bool          `json:"missing,omitempty"` // the index names it, and it is not here
 	Created      *time.Time    `json:"created"`
 	Author       string        `json:"author"`
 	Message      string        `json:"message"`
-	Base         *Base         `json:"base"`
+	Scan         string        `json:"scan"` // pending, ready, failed or none: what Base waits for
+	ScanReason   string        `json:"scan_reason,omitempty"`
+	Base         *Base         `json:"base"` // null until the layers were looked into
 	storage.ImageFacts
 }
 
-// Base is what an image stands on, read from its layers; State is pending until
-// they are, failed with the reason, or none.
+// Base is what an image stands on, found in its layers.
 type Base struct {
 	ID             string `json:"id"`
 	Version        string `json:"version"`
 	Name           string `json:"name"`
 	Libc           string `json:"libc"`
 	PackageManager string `json:"package_manager"`
-	Packages       int64  `json:"packages"`
-	State          string `json:"state"`
-	Reason         string `json:"reason,omitempty"`
+	Packages       int64  `json:"packages"` // -1: unknown
+	Slim           bool   `json:"slim"`     // a Debian without its documentation
 }
 
 // Referrer is a manifest that is about another one.
@@ -188,6 +188,7 @@ func (s *Service) entry(ctx context.Context, repository string, desc ocispec.Des
 	return Platform{
 		Platform: platformName(desc.Platform.OS, desc.Platform.Architecture, desc.Platform.Variant),
 		OS:       desc.Platform.OS, Architecture: desc.Platform.Architecture, Variant: desc.Platform.Variant, Digest: desc.Digest,
+		Missing: true, Scan: metadata.ScanNone,
 	}, true, nil
 }
 
@@ -203,11 +204,11 @@ func (s *Service) platform(ctx context.Context, repository string, dgst digest.D
 	}
 	p := Platform{
 		Platform: platformName(row.OS, row.Architecture, row.Variant), OS: row.OS, Architecture: row.Architecture, Variant: row.Variant,
-		Digest: dgst, Size: row.Size, Present: true, Author: row.Author, Message: row.Message,
-		Base: &Base{
-			ID: row.Base.ID, Version: row.Base.Version, Name: row.Base.Name, Libc: row.Base.Libc,
-			PackageManager: row.Base.PackageManager, Packages: row.Base.Packages, State: row.Scan, Reason: row.ScanReason,
-		},
+		Digest: dgst, Size: row.Size, Author: row.Author, Message: row.Message, Scan: row.Scan, ScanReason: row.ScanReason,
+	}
+	if row.Scan == metadata.ScanReady {
+		b := Base(row.Base)
+		p.Base = &b
 	}
 	if !row.Created.IsZero() {
 		p.Created = &row.Created
@@ -220,7 +221,7 @@ func (s *Service) platform(ctx context.Context, repository string, dgst digest.D
 
 // choose is the platform to show: nil where none is here and none was asked for.
 func choose(list []Platform, want string) (*Platform, error) {
-	here := slices.DeleteFunc(slices.Clone(list), func(p Platform) bool { return !p.Present })
+	here := slices.DeleteFunc(slices.Clone(list), func(p Platform) bool { return p.Missing })
 	at := slices.IndexFunc(here, func(p Platform) bool {
 		if want == "" {
 			return p.Platform == "linux/amd64"

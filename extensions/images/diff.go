@@ -88,7 +88,7 @@ func (s *Service) side(ctx context.Context, q Query, side *Side) (*Image, error)
 	if q.Reference.Tag == "" {
 		side.Name = q.Repository + "@" + q.Reference.Digest.String()
 	}
-	at := slices.IndexFunc(d.Platforms, func(p Platform) bool { return p.Platform == d.Platform && p.Present })
+	at := slices.IndexFunc(d.Platforms, func(p Platform) bool { return p.Platform == d.Platform && !p.Missing })
 	if d.Image == nil || at < 0 {
 		return nil, tarport.Errorf(tarport.Invalid, "%s is no image that could be compared", side.Name)
 	}

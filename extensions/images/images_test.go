@@ -194,7 +194,7 @@ func TestAnIndexShowsItsPlatforms(t *testing.T) {
 			t.Fatalf("kind %s, shown %q of %+v", d.Kind, d.Platform, d.Platforms)
 		}
 		for _, p := range d.Platforms {
-			if !p.Present {
+			if p.Missing {
 				continue
 			}
 			one := w.detail(name, tag, "?platform="+url.QueryEscape(p.Platform))
