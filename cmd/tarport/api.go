@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 	"unicode"
@@ -128,6 +129,12 @@ func (a *app) logins() (*client.Logins, error) {
 // commandOf has the commands that do what the server calls by its routes.
 var commandOf = strings.NewReplacer("archives/load", "tarport load", "archives/import", "tarport import")
 
+// The parameters of the server's that are flags here, with and without a value.
+var (
+	parameterValue = regexp.MustCompile(`(^|[ (])(namespace|repo|tag|rename|platform)=(["\w])`)
+	parameter      = regexp.MustCompile(`(^|[ (])(namespace|repo|tag|rename|platform)=`)
+)
+
 // explain says an error of the server's as the command line calls things, and
 // adds to one of its own where its log has more.
 func explain(err error) error {
@@ -135,7 +142,11 @@ func explain(err error) error {
 	if ok && e.Status >= http.StatusInternalServerError && e.RequestID != "" && !strings.Contains(e.Message, e.RequestID) {
 		return fmt.Errorf("%w (request id %s)", err, e.RequestID)
 	}
-	if text := commandOf.Replace(err.Error()); text != err.Error() {
+	text := commandOf.Replace(err.Error())
+	if ok {
+		text = parameter.ReplaceAllString(parameterValue.ReplaceAllString(text, "$1--$2 $3"), "$1--$2")
+	}
+	if text != err.Error() {
 		return errors.New(text)
 	}
 	return err
