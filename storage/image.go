@@ -277,7 +277,7 @@ const maxChains = 512
 // chainIDs are those of image-spec, "Layer ChainID"; none where a diffID is no
 // digest.
 func chainIDs(diffIDs []digest.Digest) []digest.Digest {
-	if len(diffIDs) > maxChains {
+	if len(diffIDs) == 0 || len(diffIDs) > maxChains {
 		return nil
 	}
 	chains := make([]digest.Digest, len(diffIDs))
