@@ -106,7 +106,8 @@ func DefaultLimits() Limits {
 type Service struct {
 	o        Options
 	packers  packers
-	places   *places
+	places   *places       // of archives that are read
+	packing  *places       // of layers that a save packs anew
 	planting chan struct{} // holds one for each export that makes its tree
 	paths    atomic.Int64  // that commits and exports have in memory
 	gzips    forms
@@ -134,7 +135,7 @@ func New(o Options) (*Service, error) {
 	if w := o.Limits.Window; w < 1<<10 || w > math.MaxUint32 {
 		return nil, errors.New("archive: Limits.Window must be between 1 KiB and 4 GiB")
 	}
-	return &Service{o: o, places: newPlaces(o.Concurrent), planting: make(chan struct{}, exportTrees)}, nil
+	return &Service{o: o, places: newPlaces(o.Concurrent, "%d archives are being read"), packing: newPlaces(repacks, "%d layers are being packed anew"), planting: make(chan struct{}, exportTrees)}, nil
 }
 
 func (l Limits) orDefault() Limits {

@@ -2,6 +2,7 @@ package archive
 
 import (
 	"context"
+	"fmt"
 	"sync"
 	"time"
 
@@ -16,23 +17,24 @@ const (
 	placeQueue = 4
 )
 
-// places bounds how many archives are read at once: each takes a few MiB. Who
-// comes when all are taken waits, with the body unread, and not for long: those
-// before may be on thin lines.
+// places bounds how many archives are read at once, or layers are packed anew:
+// each takes some MiB, and a processor. Who comes when all are taken waits, with
+// the body unread, and not for long: those before may be on thin lines.
 type places struct {
+	busy  string        // what is done there, for who gets none: "%d archives are being read"
 	taken chan struct{} // holds one for each who has a place
 	queue chan struct{} // holds one for each who has or waits for one
 	wait  time.Duration
 }
 
-func newPlaces(n int) *places {
-	return &places{make(chan struct{}, n), make(chan struct{}, n*(1+placeQueue)), placeWait}
+func newPlaces(n int, busy string) *places {
+	return &places{fmt.Sprintf(busy, n), make(chan struct{}, n), make(chan struct{}, n*(1+placeQueue)), placeWait}
 }
 
 // take returns when there is a place; leave gives it back. UNAVAILABLE where
 // there is none for too long.
 func (p *places) take(ctx context.Context) (leave func(), err error) {
-	busy := tarport.Errorf(tarport.Unavailable, "%d archives are being read, which is as many as the registry reads at once: try again", cap(p.taken))
+	busy := tarport.Errorf(tarport.Unavailable, "%s, which is as many as the registry does at once: try again", p.busy)
 	select {
 	case p.queue <- struct{}{}:
 	default:

@@ -233,9 +233,18 @@ func (s *Service) gzipForm(ctx context.Context, repository string, d ocispec.Des
 	return f, nil
 }
 
+// repacks is how many layers are packed anew at once: a window of Limits.Window
+// each, and a processor.
+const repacks = 8
+
 // writeGzip unpacks a blob and writes it as gzip to w. The limits are those of
 // an archive that comes in.
 func (s *Service) writeGzip(ctx context.Context, w io.Writer, repository string, dgst digest.Digest) error {
+	leave, err := s.packing.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer leave()
 	r, b, err := s.o.Store.OpenBlob(ctx, repository, dgst)
 	if err != nil {
 		return err

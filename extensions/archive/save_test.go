@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
@@ -522,4 +523,29 @@ func TestSaveBoundsWhatItUnpacks(t *testing.T) {
 	if tarport.ErrorCode(err) != tarport.TooLarge || !strings.Contains(err.Error(), "unpacks to more than") {
 		t.Errorf("Save = %v, want TOO_LARGE", err)
 	}
+}
+
+func TestSaveWaitsForAPlaceToPackIn(t *testing.T) {
+	t.Parallel()
+	reg := newRegistry(t)
+	l := newLayout()
+	multi(l, zst, "amd64")
+	reg.mustLoad(t, l.pack())
+	reg.packing.wait = time.Millisecond
+	var leave []func()
+	for range repacks {
+		fn, err := reg.packing.take(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		leave = append(leave, fn)
+	}
+	q := SaveRequest{Images: []string{"team/app:1"}, Compression: "gzip"}
+	if _, err := reg.Save(t.Context(), q); tarport.ErrorCode(err) != tarport.Unavailable {
+		t.Errorf("Save with all places taken = %v, want UNAVAILABLE", err)
+	}
+	for _, fn := range leave {
+		fn()
+	}
+	reg.savedBytes(t, q)
 }
