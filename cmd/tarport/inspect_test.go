@@ -70,6 +70,7 @@ func TestTagsAreSetAndDeleted(t *testing.T) {
 	}
 	old, young := tag("team/openjdk:17.0.2").Digest, tag("team/openjdk:17").Digest
 
+	d.fail(exitUsage, "", "tag team/openjdk:17.0.2 stable", "write team/openjdk:stable, or stable:latest where a repository is meant")
 	d.script.Reset()
 	d.do("", "tag team/openjdk:17.0.2 team/openjdk:latest")
 	d.do("", "tag team/openjdk@"+young.String()+" prod/java:stable")

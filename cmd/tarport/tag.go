@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +29,10 @@ pointed to before is in "tarport history --tag --no-trunc", and a digest from th
 			source, err := o.image(a, cmd, args[0])
 			if err != nil {
 				return err
+			}
+			if !strings.ContainsAny(args[1], "/:@") {
+				// docker would make a repository of this name.
+				return usageError{fmt.Errorf("%[1]s is no tag by itself: write %[2]s:%[1]s, or %[1]s:latest where a repository is meant", args[1], source.repository)}
 			}
 			target, err := o.image(a, cmd, args[1])
 			if err != nil {
