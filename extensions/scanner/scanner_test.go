@@ -416,7 +416,7 @@ func TestAStopGivesBackWhatIsBeingRead(t *testing.T) {
 		waitFor(t, "the scanner to begin", staged)
 		begun := time.Now()
 		stop()
-		if took := time.Since(begun); took > 5*time.Second {
+		if took := time.Since(begun); took > time.Minute { // the layer would take more than an hour
 			t.Errorf("the stop took %s", took)
 		}
 		c, found, err := r.db.ClaimLayer(t.Context(), "next", r.clock.now().Add(lease))
