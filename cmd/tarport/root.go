@@ -43,13 +43,22 @@ func run(ctx context.Context, a *app, args []string) int {
 	}
 	_, _ = fmt.Fprintf(a.err, "tarport: %s\n", explain(err))
 	if _, ok := errors.AsType[usageError](err); ok {
-		_, _ = fmt.Fprintf(a.err, "\n%s", cmd.UsageString())
+		_, _ = fmt.Fprintf(a.err, "Usage: %s\n\"%s --help\" tells more.\n", usageLine(cmd), cmd.CommandPath())
 		return exitUsage
 	}
 	if _, ok := errors.AsType[interruptedError](err); ok {
 		return exitInterrupted
 	}
 	return exitFailure
+}
+
+// usageLine is how the command is written, in a line: who has mistyped a flag is
+// not to look for the error above a page of them.
+func usageLine(cmd *cobra.Command) string {
+	if cmd.HasAvailableSubCommands() {
+		return cmd.CommandPath() + " COMMAND"
+	}
+	return cmd.UseLine()
 }
 
 func newRootCmd(a *app) *cobra.Command {

@@ -52,8 +52,8 @@ func TestExitCodes(t *testing.T) {
 		if code != tt.code || !strings.Contains(stdout, tt.stdout) || !strings.Contains(stderr, tt.stderr) {
 			t.Errorf("tarport %v = %d, stdout %q, stderr %q; want %d, %q, %q", tt.args, code, stdout, stderr, tt.code, tt.stdout, tt.stderr)
 		}
-		if tt.code == exitUsage && stdout != "" {
-			t.Errorf("tarport %v prints words to stdout: %q", tt.args, stdout)
+		if tt.code == exitUsage && (stdout != "" || strings.Count(stderr, "\n") != 3 || !strings.Contains(stderr, `--help" tells more.`)) {
+			t.Errorf("tarport %v = stdout %q, stderr %q; want what is wrong, how it is written, and where more is told", tt.args, stdout, stderr)
 		}
 	}
 }

@@ -82,6 +82,7 @@ func WriteError(w http.ResponseWriter, r *http.Request, err error) {
 		_, body = shape(e.WithDetail(nil))
 		b, _ = json.Marshal(body)
 	}
+	b = append(b, '\n') // so that the prompt of who asks with curl stands in a line of its own
 	h.Set("Content-Type", "application/json")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Length", strconv.Itoa(len(b)))

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -76,8 +77,8 @@ func TestDetailStandsInTheAnswerAndACauseDoesNot(t *testing.T) {
 	w, _ := serve(t, func(http.ResponseWriter, *http.Request) error {
 		return tarport.Errorf(tarport.ManifestBlobUnknown, "missing").WithDetail([]string{"a"}).Because(errors.New("sql text"))
 	}, get("/x"))
-	if got, want := w.Body.String(), `{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"missing","detail":["a"]}]}`; got != want {
-		t.Errorf("answered %s, want %s", got, want)
+	if got, want := w.Body.String(), `{"errors":[{"code":"MANIFEST_BLOB_UNKNOWN","message":"missing","detail":["a"]}]}`+"\n"; got != want || w.Header().Get("Content-Length") != strconv.Itoa(len(want)) {
+		t.Errorf("answered %q of length %s, want %q", got, w.Header().Get("Content-Length"), want)
 	}
 	w, _ = serve(t, func(http.ResponseWriter, *http.Request) error {
 		return tarport.Errorf(tarport.Invalid, "odd").WithDetail(func() {})

@@ -69,7 +69,7 @@ func TestAnErrorInAnotherShape(t *testing.T) {
 			})
 			return tarport.Errorf(tarport.Denied, "not yours").WithDetail(detail)
 		}, get("/x"))
-		if got := w.Body.String(); w.Code != http.StatusTeapot || got != `{"detail":null,"message":"DENIED not yours"}` {
+		if got := w.Body.String(); w.Code != http.StatusTeapot || got != `{"detail":null,"message":"DENIED not yours"}`+"\n" {
 			t.Errorf("answered %d %s", w.Code, got)
 		}
 	}
