@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"time"
 
@@ -183,7 +184,9 @@ const adminName = "admin"
 // EnsureAdmin makes the account of the administrator where there is none, with
 // the password, or with a random one where it is empty, which is returned to be
 // shown once. Where there is one a password that is given wins: if it is not
-// the account's it is set anew, and what was handed out for the old one is void.
+// the account's it is set anew, which the log says, and what was handed out for
+// the old one is void. What else is wrong with the account stays, and the log
+// says that too.
 func (s *Service) EnsureAdmin(ctx context.Context, password tarport.Secret) (generated tarport.Secret, err error) {
 	if len(password) > maxPassword {
 		return "", fmt.Errorf("the administrator's password is longer than %d bytes", maxPassword)
@@ -195,6 +198,10 @@ func (s *Service) EnsureAdmin(ctx context.Context, password tarport.Secret) (gen
 	case err != nil || password == "":
 		return "", err
 	}
+	if u.Disabled || !u.Admin {
+		s.log.LogAttrs(ctx, slog.LevelWarn, "an account is no administrator's", slog.String("user", adminName), slog.String("text",
+			"it is disabled, or its rights were taken, which TARPORT_ADMIN_PASSWORD does not change: another administrator can"))
+	}
 	right, err := s.passwords.matches(u.PasswordHash, password)
 	if err != nil || right {
 		return "", err
@@ -202,6 +209,8 @@ func (s *Service) EnsureAdmin(ctx context.Context, password tarport.Secret) (gen
 	if err := s.db.SetPassword(ctx, u.ID, s.passwords.hash(password)); err != nil {
 		return "", err
 	}
+	s.log.LogAttrs(ctx, slog.LevelWarn, "the password of an account was set anew", slog.String("user", adminName), slog.String("text",
+		"TARPORT_ADMIN_PASSWORD is another than the account had, and wins at each start; where the variable is not set, a password lasts that is changed by tarport user passwd"))
 	return "", nil
 }
 

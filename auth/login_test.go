@@ -2,6 +2,7 @@ package auth
 
 import (
 	"fmt"
+	"log/slog"
 	"net/netip"
 	"path/filepath"
 	"runtime"
@@ -102,6 +103,8 @@ func TestReplicasThatStartAtOnceMakeOneAdministrator(t *testing.T) {
 func TestGivenPasswordWins(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
+	var log strings.Builder
+	w.log = slog.New(slog.NewTextHandler(&log, nil))
 	access := w.token(t)
 	if _, err := w.Authenticate(from(t.Context(), "Bearer "+access)); err != nil {
 		t.Fatalf("Authenticate: %v", err)
@@ -135,6 +138,15 @@ func TestGivenPasswordWins(t *testing.T) {
 	wantCode(t, "refresh token of the old password", err, tarport.Unauthorized)
 	_, err = w.Authenticate(from(t.Context(), "Bearer "+access))
 	wantCode(t, "access token of the old password", err, tarport.Unauthorized)
+
+	for _, line := range []string{"the password of an account was set anew", "user=admin", "TARPORT_ADMIN_PASSWORD"} {
+		if n := strings.Count(log.String(), line); n != 1 {
+			t.Errorf("the log has %q %d times, want once:\n%s", line, n, log.String())
+		}
+	}
+	if strings.Contains(log.String(), other) {
+		t.Errorf("the log has the password:\n%s", log.String())
+	}
 
 	if _, err := w.EnsureAdmin(t.Context(), tarport.Secret(strings.Repeat("x", maxPassword+1))); err == nil {
 		t.Error("EnsureAdmin with a password that no login may send = nil, want an error")

@@ -38,7 +38,8 @@ type apiOptions struct {
 const apiUsage = `
 
 The server is the one of --registry, or else of TARPORT_REGISTRY, or else
-` + defaultRegistry + `. The login is the one that "tarport login" or "docker
+` + defaultRegistry + `; one on this machine that speaks TLS needs its
+https:// in front. The login is the one that "tarport login" or "docker
 login" has left for it, or else TARPORT_USER and TARPORT_PASSWORD, which go
 first and can be an access token or a robot's secret.`
 
@@ -47,7 +48,7 @@ func (o *apiOptions) flags(a *app, cmd *cobra.Command) {
 	if registry == "" {
 		registry = defaultRegistry
 	}
-	cmd.PersistentFlags().StringVar(&o.registry, "registry", registry, "the server")
+	cmd.PersistentFlags().StringVar(&o.registry, "registry", registry, "the server: HOST[:PORT] (over http on this machine, else https) or its URL, such as https://127.0.0.1:5443")
 	cmd.PersistentFlags().BoolVar(&o.plain, "plain-http", false, "speak HTTP without TLS to another machine, too")
 }
 

@@ -22,7 +22,8 @@ func newLoginCmd(a *app) *cobra.Command {
 		Use:   "login [registry]",
 		Short: "Log in to a registry, for docker, too",
 		Long: "Login checks a user's password, an access token, or the secret of a robot (its user is NAMESPACE+NAME), and keeps " +
-			"the login where docker keeps its own: in its credential helper or its config.json. What is kept is a token of the server's, and not the password.",
+			"the login where docker keeps its own: in its credential helper or its config.json. What is kept is a token of the server's, and not the password.\n\n" +
+			"The registry is HOST[:PORT], over http on this machine and https elsewhere, or a URL: one on this machine that speaks TLS is https://127.0.0.1:5443.",
 		Args: usage(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {

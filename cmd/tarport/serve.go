@@ -47,7 +47,8 @@ func newServeCmd(a *app) *cobra.Command {
 		Use:   "serve [config.yml]",
 		Short: "Run the registry",
 		Long: "Serve runs the registry until SIGTERM or SIGINT, and then waits for the requests under way. " +
-			"The first start makes the account admin, with the password in TARPORT_ADMIN_PASSWORD or one that is printed once." + configUsage,
+			"The first start makes the account admin, with the password in TARPORT_ADMIN_PASSWORD or one that is printed once. " +
+			"Where the variable is set later, its password counts, too: an account that has another one gets it, and the log says so." + configUsage,
 		Args: usage(cobra.MaximumNArgs(1)),
 		RunE: func(cmd *cobra.Command, args []string) error { return runServe(cmd.Context(), a, args) },
 	}
