@@ -299,3 +299,23 @@ func TestASweepTakesTheIndexesOfLayersThatAreGone(t *testing.T) {
 		}
 	})
 }
+
+// mistaken is a collector with the index of a list as the mistake.
+type mistaken struct{}
+
+func (mistaken) Entry(*tar.Header) io.Writer { return []io.Writer{}[len("one")] }
+
+func TestAMistakeInReadingALayerIsAnError(t *testing.T) {
+	t.Parallel()
+	s := onSQLite(t)
+	ctx := t.Context()
+	plain := plainLayer(t, "etc/passwd")
+	d := s.push(t, "a/b", plain)
+	if _, err := s.IndexLayer(ctx, d, mistaken{}); !errors.Is(err, ErrMistake) {
+		t.Errorf("error = %v, want %v", err, ErrMistake)
+	}
+	if got, err := s.IndexLayer(ctx, d, nil); err != nil || got != digest.FromBytes(plain) {
+		t.Errorf("IndexLayer after it = %s, %v", got, err)
+	}
+	s.wantNothingStaged(t)
+}

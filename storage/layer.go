@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
+	"runtime/debug"
 
 	"github.com/opencontainers/go-digest"
 
@@ -134,16 +136,28 @@ func (p *packedReader) Read(b []byte) (int, error) {
 // IndexLayer reads a stored layer to its end, makes its index and shows it to c,
 // which may be nil. It returns the diffID: what the bytes are and not what
 // anybody claims; the registry remembers it from then on. The taps get the plain
-// bytes as they are read. Errors are as OpenLayer's. It does not ask who may read
-// the blob.
-func (s *Store) IndexLayer(ctx context.Context, dgst digest.Digest, c layer.Collector, taps ...io.Writer) (digest.Digest, error) {
+// bytes as they are read. Errors are as OpenLayer's, and ErrMistake. It does not
+// ask who may read the blob.
+func (s *Store) IndexLayer(ctx context.Context, dgst digest.Digest, c layer.Collector, taps ...io.Writer) (diffID digest.Digest, err error) {
 	r, err := s.OpenLayer(ctx, dgst)
 	if err != nil {
 		return "", err
 	}
-	diffID, err := s.indexLayer(ctx, dgst, r, c, taps)
-	return diffID, errors.Join(err, r.Close())
+	defer func() {
+		// Not always of a request: where nobody recovers, the process would end.
+		if p := recover(); p != nil {
+			s.o.Log.LogAttrs(ctx, slog.LevelError, "a layer brought the registry to a mistake of its own; please report it",
+				slog.String("digest", dgst.String()), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
+			err = ErrMistake
+		}
+		err = errors.Join(err, r.Close())
+	}()
+	return s.indexLayer(ctx, dgst, r, c, taps)
 }
+
+// ErrMistake is the answer where the contents of a layer, which are anybody's,
+// found a mistake in the registry: it is not tried again.
+var ErrMistake = tarport.Errorf(tarport.ManifestInvalid, "the registry made a mistake in reading it; its log has more")
 
 func (s *Store) indexLayer(ctx context.Context, dgst digest.Digest, r *LayerReader, c layer.Collector, taps []io.Writer) (digest.Digest, error) {
 	x, err := s.NewIndex(ctx)

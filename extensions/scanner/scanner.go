@@ -20,7 +20,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"sync/atomic"
 	"time"
 
@@ -216,7 +215,7 @@ func (s *Scanner) look(ctx context.Context, c metadata.LayerClaim) (recorded boo
 	if c.Attempts > attempts {
 		return s.o.DB.FailLayer(ctx, c, fmt.Sprintf("the registry ended %d times while it read this layer", attempts))
 	}
-	diffID, facts, err := s.safely(ctx, c, s.read)
+	diffID, facts, err := s.read(ctx, c)
 	ended := ctx.Err() != nil || errors.Is(err, context.Canceled)
 	ctx, cancel := shortly(ctx)
 	defer cancel()
@@ -234,21 +233,6 @@ func (s *Scanner) look(ctx context.Context, c metadata.LayerClaim) (recorded boo
 		return s.o.DB.FailLayer(ctx, c, fmt.Sprintf("given up after %d attempts: %s", attempts, message(err)))
 	}
 	return false, s.o.DB.RetryLayer(ctx, c, message(err), s.o.Now().Add(backoff<<(c.Attempts-1)))
-}
-
-// safely calls read. What is in a layer is anybody's: where it finds a mistake of
-// ours, the layer is given up, and not the registry.
-func (s *Scanner) safely(ctx context.Context, c metadata.LayerClaim,
-	read func(context.Context, metadata.LayerClaim) (digest.Digest, string, error),
-) (diffID digest.Digest, facts string, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			s.o.Log.LogAttrs(ctx, slog.LevelError, "a layer brought the scanner to a mistake of its own; please report it",
-				slog.String("digest", c.Digest.String()), slog.Any("panic", p), slog.String("stack", string(debug.Stack())))
-			err = tarport.Errorf(tarport.ManifestInvalid, "the registry made a mistake in reading it; its log has more")
-		}
-	}()
-	return read(ctx, c)
 }
 
 // read returns the diffID and the facts of a layer: from where they are known,
@@ -274,7 +258,13 @@ func (s *Scanner) read(ctx context.Context, c metadata.LayerClaim) (digest.Diges
 	if err != nil {
 		return "", "", err
 	}
-	facts, err := json.Marshal(collector.Layer())
+	layer := collector.Layer()
+	if err := collector.Err(); err != nil {
+		s.o.Log.LogAttrs(ctx, slog.LevelError, "a layer brought the scanner to a mistake of its own; please report it",
+			slog.String("digest", c.Digest.String()), slog.Any("err", err))
+		return "", "", storage.ErrMistake
+	}
+	facts, err := json.Marshal(layer)
 	if err != nil {
 		return "", "", fmt.Errorf("encode the facts of layer %s: %w", c.Digest, err)
 	}

@@ -353,21 +353,6 @@ func (r *registry) run(t *testing.T, o Options) (stop func()) {
 	}
 }
 
-// TestAMistakeInReadingALayerEndsNothingElse has the index of a list as the
-// mistake.
-func TestAMistakeInReadingALayerEndsNothingElse(t *testing.T) {
-	t.Parallel()
-	r := open(t, filepath.Join(t.TempDir(), "tarport.db"), t.TempDir(), &clock{})
-	s := r.scanner(t, Options{})
-	_, _, err := s.safely(t.Context(), metadata.LayerClaim{}, func(context.Context, metadata.LayerClaim) (digest.Digest, string, error) {
-		var none []byte
-		return "", string(none[len(none)]), nil
-	})
-	if tarport.ErrorCode(err) != tarport.ManifestInvalid {
-		t.Errorf("error = %v, want MANIFEST_INVALID, after which a layer is not tried again", err)
-	}
-}
-
 func TestAPushWakesTheScanner(t *testing.T) {
 	t.Parallel()
 	eachDB(t, func(t *testing.T, r *registry) {

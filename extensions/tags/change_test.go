@@ -93,6 +93,7 @@ func TestATagIsSetDeletedAndRestored(t *testing.T) {
 		if got := s.set(ann, "team/app", "stable", "1", http.StatusCreated); got.Name != "stable" || got.Digest != one || got.PushedBy != "ann" || got.PushedVia != storage.ViaTag {
 			t.Errorf("a new tag is %+v", got)
 		}
+		s.set(ann, "team/app", "stable", "1", http.StatusOK) // is there, and never moved
 		if got := s.set(ann, "team/app", "stable", two.String(), http.StatusOK); got.Digest != two {
 			t.Errorf("a moved tag points to %s, want %s", got.Digest, two)
 		}

@@ -2,13 +2,17 @@ package scan
 
 import (
 	"archive/tar"
+	"fmt"
 	"io"
 	"path"
+	"runtime/debug"
 	"strings"
 )
 
 // Collector gathers the facts of one layer while its tar passes. It is what
-// layer.NewIndexer calls; it is used by one goroutine.
+// layer.NewIndexer calls; it is used by one goroutine. What is in a layer is
+// anybody's: where it finds a mistake in the rules, the collecting ends, and
+// nothing else does. Err tells then.
 type Collector struct {
 	layer    Layer
 	reader   reader // of the file whose body passes; nil where none is wanted
@@ -18,6 +22,7 @@ type Collector struct {
 	docs     bool
 	light    bool
 	missed   bool
+	err      error // the mistake that ended the collecting
 }
 
 // NewCollector returns a Collector of a layer.
@@ -39,19 +44,58 @@ type reader interface {
 	finish(m *Mark) bool
 }
 
-// Layer ends the collecting and returns the facts.
+// Layer ends the collecting and returns the facts; what there is of them where
+// Err tells of a mistake.
 func (c *Collector) Layer() Layer {
-	c.flush()
+	c.guard(c.flush)
 	return c.layer
 }
 
 // Missed tells, after Layer, whether a light collector left something out.
-func (c *Collector) Missed() bool { return c.missed }
+func (c *Collector) Missed() bool { return c.missed || c.err != nil }
+
+// Err is the mistake of ours that ended the collecting, with its stack, for a
+// log; nil where there was none.
+func (c *Collector) Err() error { return c.err }
+
+// guard calls fn, unless there was a mistake before.
+func (c *Collector) guard(fn func()) {
+	if c.err != nil {
+		return
+	}
+	defer func() {
+		if p := recover(); p != nil {
+			c.err, c.reader = fmt.Errorf("panic: %v\n%s", p, debug.Stack()), nil
+		}
+	}()
+	fn()
+}
 
 // Entry looks at the next header of the tar. The writer that it returns wants
 // the body of the file; it is nil where nobody does.
-func (c *Collector) Entry(h *tar.Header) io.Writer {
-	c.flush()
+func (c *Collector) Entry(h *tar.Header) (w io.Writer) {
+	c.guard(func() {
+		c.flush()
+		if w = c.entry(h); w != nil {
+			w = guarded{c, w}
+		}
+	})
+	return w
+}
+
+// guarded is the reader of a file.
+type guarded struct {
+	c *Collector
+	w io.Writer
+}
+
+func (g guarded) Write(p []byte) (n int, err error) {
+	n = len(p)
+	g.c.guard(func() { n, err = g.w.Write(p) })
+	return n, err
+}
+
+func (c *Collector) entry(h *tar.Header) io.Writer {
 	if len(h.Name) > maxPath {
 		return nil
 	}
