@@ -479,3 +479,29 @@ func TestLoginKeys(t *testing.T) {
 		t.Error("different logins have the same key")
 	}
 }
+
+// TestMemoryIsGivenBackNowAndThen: however many logins fail, and however long a
+// collection takes, that is not what the processor is busy with.
+func TestMemoryIsGivenBackNowAndThen(t *testing.T) {
+	t.Parallel()
+	for _, took := range []time.Duration{time.Millisecond, 100 * time.Millisecond} {
+		synctest.Test(t, func(t *testing.T) {
+			p := newPasswords()
+			freed := 0
+			p.free = func() {
+				freed++
+				<-time.After(took)
+			}
+			for end := time.Now().Add(time.Minute); time.Now().Before(end); <-time.After(10 * time.Millisecond) {
+				done, err := p.turn(t.Context())
+				if err != nil {
+					t.Fatal(err)
+				}
+				done()
+			}
+			if busy := time.Duration(freed) * took; freed == 0 || busy > time.Minute/25 {
+				t.Errorf("a minute of logins: memory was given back %d times, which took %s", freed, busy)
+			}
+		})
+	}
+}

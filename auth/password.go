@@ -11,7 +11,7 @@ import (
 	"errors"
 	"runtime/debug"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"golang.org/x/crypto/argon2"
@@ -45,7 +45,10 @@ type passwords struct {
 	slots  chan struct{} // holds one of each who hashes
 	derive func(password, salt []byte) []byte
 	dummy  string // a hash that no password is known for
-	tidied atomic.Int64
+
+	free    func()     // gives back to the system what is not in use
+	tidying sync.Mutex // tried only
+	next    time.Time  // when free may be called again
 }
 
 func newPasswords() *passwords {
@@ -55,6 +58,7 @@ func newPasswords() *passwords {
 		derive: func(password, salt []byte) []byte {
 			return argon2.IDKey(password, salt, argonTime, argonMemory, argonThreads, hashLength)
 		},
+		free: debug.FreeOSMemory,
 	}
 	p.dummy = encodeHash(randomBytes(saltLength), randomBytes(hashLength))
 	return p
@@ -77,18 +81,30 @@ func (p *passwords) turn(ctx context.Context) (done func(), err error) {
 	return func() { <-p.slots; <-p.queue; p.tidy() }, nil
 }
 
-// tidyEvery is how often memory is given back at most: a collection takes
-// milliseconds, as a tenth of a hash does.
-const tidyEvery = 200 * time.Millisecond
+// tidyEvery is how often memory is given back at most, and tidyRest how many
+// times as long as that took nothing is then. A collection takes milliseconds in
+// a process at rest, as a tenth of a hash does; but as long as there is much in
+// memory, and logins that fail must not be what the processor is busy with.
+const (
+	tidyEvery = 200 * time.Millisecond
+	tidyRest  = 50
+)
 
 // tidy gives back what hashes took, when nobody waits for one. Each leaves
 // argonMemory behind, in a process that needs half of that: the next collection
 // would see it as in use, and let the heap grow to twice that.
 func (p *passwords) tidy() {
-	last, now := p.tidied.Load(), time.Now().UnixNano()
-	if len(p.queue) == 0 && now-last > int64(tidyEvery) && p.tidied.CompareAndSwap(last, now) {
-		debug.FreeOSMemory()
+	if len(p.queue) > 0 || !p.tidying.TryLock() {
+		return
 	}
+	defer p.tidying.Unlock()
+	begun := time.Now()
+	if begun.Before(p.next) {
+		return
+	}
+	p.free()
+	took := time.Since(begun)
+	p.next = begun.Add(took + max(tidyEvery, tidyRest*took))
 }
 
 // hash is what is stored of a password.
