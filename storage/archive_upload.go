@@ -51,8 +51,9 @@ func (s *Store) NewArchiveUpload(ctx context.Context, length int64, meta string)
 	if err := s.fitsArchive(length); err != nil {
 		return nil, err
 	}
-	row := metadata.Upload{ID: rand.Text(), Principal: tarport.PrincipalFrom(ctx).UserID, StartedAt: s.o.Now()}
-	info := metadata.ArchiveUpload{Upload: row, Length: length, Metadata: meta, ExpiresAt: s.expiry()}
+	p := tarport.PrincipalFrom(ctx)
+	row := metadata.Upload{ID: rand.Text(), Principal: p.UserID, StartedAt: s.o.Now()}
+	info := metadata.ArchiveUpload{Upload: row, Namespace: p.Namespace, Length: length, Metadata: meta, ExpiresAt: s.expiry()}
 	if err := s.db.CreateArchiveUpload(ctx, info, s.uploadLimits()); err != nil {
 		return nil, err
 	}
@@ -73,7 +74,9 @@ func (s *Store) fitsArchive(length int64) error {
 }
 
 // ArchiveUpload tells of a session, without taking it. NOT_FOUND where there is
-// none that the caller began, or, for an administrator, none at all.
+// none that the caller began, or, for an administrator, none at all. To a token
+// that is for one namespace there are those only that such a token began: what its
+// owner, or a token for somewhere else, has sent is not its to load.
 func (s *Store) ArchiveUpload(ctx context.Context, id string) (metadata.ArchiveUpload, error) {
 	if !IsUploadID(id) {
 		return metadata.ArchiveUpload{}, metadata.ErrNoArchiveUpload
@@ -82,7 +85,9 @@ func (s *Store) ArchiveUpload(ctx context.Context, id string) (metadata.ArchiveU
 	if err != nil {
 		return info, err
 	}
-	if p := tarport.PrincipalFrom(ctx); info.Principal != p.UserID && (!p.Admin || p.Namespace != "") {
+	p := tarport.PrincipalFrom(ctx)
+	own := info.Principal == p.UserID && (p.Namespace == "" || p.Namespace == info.Namespace)
+	if !own && (!p.Admin || p.Namespace != "") {
 		return metadata.ArchiveUpload{}, metadata.ErrNoArchiveUpload
 	}
 	return info, nil
@@ -94,9 +99,10 @@ var uploadID = regexp.MustCompile(`^[A-Z2-7]{26}$`) // rand.Text's
 func IsUploadID(id string) bool { return uploadID.MatchString(id) }
 
 // ArchiveUploads lists at most n sessions that the caller began, by id, after
-// last.
+// last; of a token those that ArchiveUpload tells of.
 func (s *Store) ArchiveUploads(ctx context.Context, n int, last string) ([]metadata.ArchiveUpload, error) {
-	return s.db.ArchiveUploads(ctx, tarport.PrincipalFrom(ctx).UserID, n, last)
+	p := tarport.PrincipalFrom(ctx)
+	return s.db.ArchiveUploads(ctx, p.UserID, p.Namespace, n, last)
 }
 
 // ResumeArchiveUpload takes a session. NOT_FOUND as ArchiveUpload; CONFLICT
@@ -135,10 +141,7 @@ func (u *ArchiveUpload) SetLength(ctx context.Context, length int64) error {
 	if err := u.s.fitsArchive(length); err != nil {
 		return err
 	}
-	if _, err := u.s.db.UploadRoom(ctx, u.info.Principal, u.s.uploadLimits(), length-u.info.Size); err != nil {
-		return err
-	}
-	if err := u.s.db.SetUploadLength(ctx, u.row.ID, u.holder, length); err != nil {
+	if err := u.s.db.SetUploadLength(ctx, u.info, u.holder, u.s.uploadLimits(), length); err != nil {
 		return err
 	}
 	u.info.Length = length
@@ -195,7 +198,7 @@ func (u *ArchiveUpload) room(ctx context.Context) (int64, error) {
 	if room == 0 {
 		return 0, nil
 	}
-	left, err := u.s.db.UploadRoom(ctx, u.info.Principal, u.s.uploadLimits(), 1)
+	left, err := u.s.db.UploadRoom(ctx, u.info.Principal, u.s.uploadLimits())
 	return min(room, left), err
 }
 
@@ -308,7 +311,7 @@ func (p *partWriter) keep(ctx context.Context, n int64) error {
 	}
 	p.part.Size += n
 	expires := u.s.expiry()
-	if err := u.s.db.AddUploadPart(ctx, u.row.ID, u.holder, p.part, expires); err != nil {
+	if err := u.s.db.AddUploadPart(ctx, u.info, u.holder, u.s.uploadLimits(), p.part, expires); err != nil {
 		return err // the file may be recorded all the same: the sweep knows
 	}
 	u.info.Size, u.info.ExpiresAt = u.info.Size+n, expires

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"bytes"
+	"context"
 	"crypto/md5" //nolint:gosec // tus names it; it guards against accidents
 	"errors"
 	"io"
@@ -235,6 +236,42 @@ func TestAnArchiveIsItsSendersAndAnAdministrators(t *testing.T) {
 		_, err = s.ResumeArchiveUpload(as(t, 7), id)
 		wantCode(t, "while it is held", err, tarport.Conflict)
 		check(t, "Delete", u.Delete(t.Context()))
+	})
+}
+
+// TestATokenForANamespaceHasTheArchivesOfSuchTokens and no other of its owner's.
+func TestATokenForANamespaceHasTheArchivesOfSuchTokens(t *testing.T) {
+	t.Parallel()
+	eachStore(t, func(t *testing.T, s *testStore) {
+		by := func(namespace string) context.Context {
+			return tarport.WithPrincipal(t.Context(), tarport.Principal{UserID: 7, Admin: true, TokenID: 1, Namespace: namespace})
+		}
+		ids := map[string]string{}
+		for _, namespace := range []string{"", "team", "other"} {
+			u, err := s.NewArchiveUpload(by(namespace), 10, "")
+			check(t, "NewArchiveUpload", err)
+			check(t, "Close", u.Close())
+			ids[namespace] = u.Info().ID
+		}
+		for _, namespace := range []string{"", "team", "other", "third"} {
+			list, err := s.ArchiveUploads(by(namespace), 10, "")
+			check(t, "ArchiveUploads", err)
+			var want int
+			for of, id := range ids {
+				_, err := s.ArchiveUpload(by(namespace), id)
+				u, rerr := s.ResumeArchiveUpload(by(namespace), id)
+				if namespace != "" && namespace != of {
+					wantCode(t, "one of "+of+" by a token for "+namespace, errors.Join(err, rerr), tarport.NotFound)
+					continue
+				}
+				want++
+				check(t, "one of "+of+" by a token for "+namespace, errors.Join(err, rerr))
+				check(t, "Close", u.Close())
+			}
+			if len(list) != want {
+				t.Errorf("a token for %q lists %d uploads, want %d", namespace, len(list), want)
+			}
+		}
 	})
 }
 

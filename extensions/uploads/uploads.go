@@ -10,7 +10,8 @@
 //	PATCH /uploads/ID     Upload-Offset: 142000000, …
 //	POST  /archives/load?namespace=team&upload=ID        ─> the images
 //
-// An upload is its sender's until it is loaded. It belongs to no namespace, so
+// An upload is its sender's until it is loaded; a token that is for one namespace
+// has those only that were begun with such a one. It belongs to no namespace, so
 // no quota counts it: each user has a limit of his own.
 package uploads
 

@@ -14,6 +14,7 @@ import (
 // of the repository "".
 type ArchiveUpload struct {
 	Upload
+	Namespace string // the only one that the token was for by which it was begun; "" for none
 	Length    int64  // what it will have; -1 while nobody said
 	Metadata  string // of the client, as it came
 	ExpiresAt time.Time
@@ -33,11 +34,14 @@ type UploadLimits struct {
 }
 
 const (
-	insertArchive  = `INSERT INTO uploads (id, repository, principal, started_at, expires_at, length, metadata) VALUES ($1, '', $2, $3, $4, $5, $6)`
-	archiveColumns = `SELECT id, principal, size, started_at, expires_at, length, metadata FROM uploads WHERE repository = '' AND expires_at > $1`
+	insertArchive = `INSERT INTO uploads (id, repository, principal, started_at, expires_at, length, metadata, namespace)
+		VALUES ($1, '', $2, $3, $4, $5, $6, $7)`
+	archiveColumns = `SELECT id, principal, size, started_at, expires_at, length, metadata, namespace FROM uploads WHERE repository = '' AND expires_at > $1`
 	selectArchive  = archiveColumns + ` AND id = $2`
-	selectArchives = archiveColumns + ` AND principal = $2 AND id > $3 ORDER BY id LIMIT $4`
-	sumArchives    = `SELECT COUNT(*), COALESCE(CAST(SUM(CASE WHEN length < 0 THEN size ELSE length END) AS BIGINT), 0)
+	selectArchives = archiveColumns + ` AND principal = $2 AND ($3 = '' OR namespace = $3) AND id > $4 ORDER BY id LIMIT $5`
+	// Two requests of one user that take more room do it one after the other.
+	lockUploads = `UPDATE users SET name = name WHERE id = $1`
+	sumArchives = `SELECT COUNT(*), COALESCE(CAST(SUM(CASE WHEN length < 0 THEN size ELSE length END) AS BIGINT), 0)
 		FROM uploads WHERE principal = $1 AND repository = '' AND expires_at > $2`
 	setLength   = `UPDATE uploads SET length = $3 WHERE id = $1 AND holder = $2`
 	growArchive = `UPDATE uploads SET size = $3, expires_at = $4 WHERE id = $1 AND holder = $2`
@@ -53,30 +57,40 @@ const (
 var ErrNoArchiveUpload = tarport.Errorf(tarport.NotFound, "there is no such upload: it was used, cancelled, or has expired")
 
 func (u *ArchiveUpload) scan(scan func(...any) error) error {
-	return scan(&u.ID, &u.Principal, &u.Size, stamp{&u.StartedAt}, stamp{&u.ExpiresAt}, &u.Length, &u.Metadata)
+	return scan(&u.ID, &u.Principal, &u.Size, stamp{&u.StartedAt}, stamp{&u.ExpiresAt}, &u.Length, &u.Metadata, &u.Namespace)
 }
 
 // CreateArchiveUpload begins a session, durably. TOOMANYREQUESTS or DENIED where
 // its user has as much open as the limits allow.
 func (db *DB) CreateArchiveUpload(ctx context.Context, u ArchiveUpload, l UploadLimits) error {
 	err := db.update(ctx, durable, func(ctx context.Context, tx *Tx) error {
-		n, bytes, err := tx.openArchives(ctx, u.Principal)
+		n, err := tx.takeRoom(ctx, u.Principal, l, max(u.Length, 0))
 		if err != nil {
 			return err
 		}
 		if n >= l.Count {
 			return tarport.Errorf(tarport.TooManyRequests, "you have %d archives half sent, at most %d are allowed: finish or cancel some", n, l.Count)
 		}
-		if err := l.check(bytes, max(u.Length, 0)); err != nil {
-			return err
-		}
-		_, err = tx.exec(ctx, insertArchive, u.ID, u.Principal, u.StartedAt.UnixMicro(), u.ExpiresAt.UnixMicro(), u.Length, u.Metadata)
+		_, err = tx.exec(ctx, insertArchive, u.ID, u.Principal, u.StartedAt.UnixMicro(), u.ExpiresAt.UnixMicro(), u.Length, u.Metadata, u.Namespace)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("begin upload: %w", err)
 	}
 	return nil
+}
+
+// takeRoom makes sure that the user may have so many bytes more, and that nobody
+// else takes them before the transaction ends. n is how many sessions are open.
+func (tx *Tx) takeRoom(ctx context.Context, principal int64, l UploadLimits, more int64) (n int, err error) {
+	if _, err := tx.exec(ctx, lockUploads, principal); err != nil {
+		return 0, err
+	}
+	n, bytes, err := tx.openArchives(ctx, principal)
+	if err != nil {
+		return n, err
+	}
+	return n, l.check(bytes, more)
 }
 
 func (tx *Tx) openArchives(ctx context.Context, principal int64) (n int, bytes int64, err error) {
@@ -94,8 +108,8 @@ func (l UploadLimits) check(used, more int64) error {
 }
 
 // UploadRoom tells how many bytes a user may send in sessions whose length is
-// not known. DENIED where that is less than need.
-func (db *DB) UploadRoom(ctx context.Context, principal int64, l UploadLimits, need int64) (int64, error) {
+// not known. DENIED where that is none.
+func (db *DB) UploadRoom(ctx context.Context, principal int64, l UploadLimits) (int64, error) {
 	_, used, err := db.view().openArchives(ctx, principal)
 	if err != nil {
 		return 0, fmt.Errorf("add up open uploads: %w", err)
@@ -103,7 +117,7 @@ func (db *DB) UploadRoom(ctx context.Context, principal int64, l UploadLimits, n
 	if l.Bytes <= 0 {
 		return math.MaxInt64, nil
 	}
-	return l.Bytes - used, l.check(used, need)
+	return l.Bytes - used, l.check(used, 1)
 }
 
 // ArchiveUpload returns a session; NOT_FOUND where there is none, or none any
@@ -119,9 +133,10 @@ func (db *DB) ArchiveUpload(ctx context.Context, id string) (ArchiveUpload, erro
 	return list[0], nil
 }
 
-// ArchiveUploads lists at most n sessions of a user, by id, after last.
-func (db *DB) ArchiveUploads(ctx context.Context, principal int64, n int, last string) ([]ArchiveUpload, error) {
-	list, err := db.archives(ctx, selectArchives, principal, last, n)
+// ArchiveUploads lists at most n sessions of a user, by id, after last: all, or
+// those that were begun for a namespace.
+func (db *DB) ArchiveUploads(ctx context.Context, principal int64, namespace string, n int, last string) ([]ArchiveUpload, error) {
+	list, err := db.archives(ctx, selectArchives, principal, namespace, last, n)
 	if err != nil {
 		return nil, fmt.Errorf("list uploads: %w", err)
 	}
@@ -134,21 +149,44 @@ func (db *DB) archives(ctx context.Context, query string, args ...any) ([]Archiv
 }
 
 // SetUploadLength says how long the archive of a session will be, durably.
-func (db *DB) SetUploadLength(ctx context.Context, id, holder string, length int64) error {
-	return db.heldUpload(ctx, durable, setLength, id, holder, length)
+// DENIED where that is more than its user may have; u is the session as its
+// holder knows it.
+func (db *DB) SetUploadLength(ctx context.Context, u ArchiveUpload, holder string, l UploadLimits, length int64) error {
+	err := db.update(ctx, durable, func(ctx context.Context, tx *Tx) error {
+		if _, err := tx.takeRoom(ctx, u.Principal, l, length-u.Size); err != nil {
+			return err
+		}
+		return tx.changeArchive(ctx, setLength, u.ID, db.inRow(holder), length)
+	})
+	if err != nil {
+		return fmt.Errorf("set the length of an upload: %w", err)
+	}
+	return nil
+}
+
+func (tx *Tx) changeArchive(ctx context.Context, query string, args ...any) error {
+	n, err := tx.exec(ctx, query, args...)
+	if err == nil && n == 0 {
+		err = ErrNoArchiveUpload
+	}
+	return err
 }
 
 // AddUploadPart records a file of an archive whose bytes are durable: a new one,
-// or one that has grown. The session has all up to its end then.
-func (db *DB) AddUploadPart(ctx context.Context, id, holder string, p UploadPart, expires time.Time) error {
+// or one that has grown. The session, u as its holder knows it, has all up to its
+// end then. DENIED where its length is not known and this is more than its user
+// may have.
+func (db *DB) AddUploadPart(ctx context.Context, u ArchiveUpload, holder string, l UploadLimits, p UploadPart, expires time.Time) error {
 	err := db.update(ctx, durable, func(ctx context.Context, tx *Tx) error {
-		n, err := tx.exec(ctx, growArchive, id, db.inRow(holder), p.Begins+p.Size, expires.UnixMicro())
-		if err == nil && n == 0 {
-			return ErrNoArchiveUpload
+		if u.Length < 0 {
+			if _, err := tx.takeRoom(ctx, u.Principal, l, p.Begins+p.Size-u.Size); err != nil {
+				return err
+			}
 		}
-		if err == nil {
-			_, err = tx.exec(ctx, upsertPart, p.ID, id, p.Begins, p.Size)
+		if err := tx.changeArchive(ctx, growArchive, u.ID, db.inRow(holder), p.Begins+p.Size, expires.UnixMicro()); err != nil {
+			return err
 		}
+		_, err := tx.exec(ctx, upsertPart, p.ID, u.ID, p.Begins, p.Size)
 		return err
 	})
 	if err != nil {
