@@ -37,6 +37,7 @@ var policy = map[string]allowed{
 	"storage/layer/scan": {},
 	"internal/httpapi":   {own: []string{""}},
 	"internal/client":    {own: []string{""}},
+	"internal/places":    {own: []string{""}},
 	"internal/tarball":   {modules: []string{godigest, imagespec, compress}},
 
 	"storage": {own: []string{"", "storage/metadata", "storage/layer", "storage/layer/scan"}, modules: []string{distribution, reference, godigest, imagespec, xsync, xsys}},
@@ -47,7 +48,7 @@ var policy = map[string]allowed{
 		modules: []string{distribution, reference, godigest, imagespec, mux, xsync},
 	},
 	"extensions/archive": {
-		own: []string{"", "storage", "storage/metadata", "storage/layer", "storage/layer/scan", "internal/httpapi"},
+		own: []string{"", "storage", "storage/metadata", "storage/layer", "storage/layer/scan", "internal/httpapi", "internal/places"},
 		modules: []string{
 			reference, godigest, imagespec, mux, xsync,
 			compress, "github.com/mikelolasagasti/xz",
@@ -55,7 +56,7 @@ var policy = map[string]allowed{
 		},
 	},
 	"extensions/tags": {
-		own:     []string{"", "storage", "storage/metadata", "internal/httpapi", "internal/version"},
+		own:     []string{"", "storage", "storage/metadata", "internal/httpapi", "internal/places", "internal/version"},
 		modules: []string{godigest, mux},
 	},
 	"extensions/uploads": {own: []string{"", "storage", "storage/metadata", "internal/httpapi"}, modules: []string{mux}},
@@ -65,7 +66,7 @@ var policy = map[string]allowed{
 	},
 
 	"extensions/images": {
-		own:     []string{"", "storage", "storage/metadata", "storage/layer", "storage/layer/scan", "internal/httpapi"},
+		own:     []string{"", "storage", "storage/metadata", "storage/layer", "storage/layer/scan", "internal/httpapi", "internal/places"},
 		modules: []string{godigest, imagespec, mux},
 	},
 
@@ -180,7 +181,7 @@ func TestPolicyGoesOneWay(t *testing.T) {
 	t.Parallel()
 	ranks := map[string]int{
 		"": 0, "internal/version": 0,
-		"storage/metadata": 1, "storage/layer": 1, "storage/layer/scan": 1, "internal/httpapi": 1, "internal/client": 1, "internal/tarball": 1,
+		"storage/metadata": 1, "storage/layer": 1, "storage/layer/scan": 1, "internal/httpapi": 1, "internal/places": 1, "internal/client": 1, "internal/tarball": 1,
 		"storage": 2, "auth": 2,
 		"registry":           3,
 		"extensions/archive": 3, "extensions/engine": 3,

@@ -41,6 +41,7 @@ import (
 	"time"
 
 	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/internal/places"
 )
 
 // Options of New.
@@ -106,10 +107,11 @@ func DefaultLimits() Limits {
 type Service struct {
 	o        Options
 	packers  packers
-	places   *places       // of archives that are read
-	packing  *places       // of layers that a save packs anew
-	planting chan struct{} // holds one for each export that makes its tree
-	paths    atomic.Int64  // that commits and exports have in memory
+	places   *places.Set  // of archives that are read
+	packing  *places.Set  // of layers that a save packs anew
+	planting *places.Set  // of exports that make their tree
+	asking   *places.Set  // of calls of Missing
+	paths    atomic.Int64 // that commits and exports have in memory
 	gzips    forms
 }
 
@@ -135,7 +137,13 @@ func New(o Options) (*Service, error) {
 	if w := o.Limits.Window; w < 1<<10 || w > math.MaxUint32 {
 		return nil, errors.New("archive: Limits.Window must be between 1 KiB and 4 GiB")
 	}
-	return &Service{o: o, places: newPlaces(o.Concurrent, "%d archives are being read"), packing: newPlaces(repacks, "%d layers are being packed anew"), planting: make(chan struct{}, exportTrees)}, nil
+	return &Service{
+		o:        o,
+		places:   newPlaces(o.Concurrent, "archives are being read"),
+		packing:  newPlaces(repacks, "layers are being packed anew"),
+		planting: newPlaces(exportTrees, "exports are being prepared"),
+		asking:   newPlaces(lookups, "lists of layers are being compared"),
+	}, nil
 }
 
 func (l Limits) orDefault() Limits {

@@ -114,12 +114,11 @@ func (s *Service) newExport(ctx context.Context, q ExportRequest) (*export, erro
 
 // plant makes the tree when it is its turn, and holds its paths.
 func (x *export) plant(ctx context.Context, m *saved) (err error) {
-	select {
-	case x.s.planting <- struct{}{}:
-		defer func() { <-x.s.planting }()
-	case <-ctx.Done():
-		return ctx.Err()
+	leave, err := x.s.planting.Take(ctx)
+	if err != nil {
+		return err
 	}
+	defer leave()
 	if x.tree, err = x.s.tree(ctx, m.layers, m.diffIDs); err != nil {
 		return err
 	}

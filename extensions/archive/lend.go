@@ -163,6 +163,10 @@ const (
 	maxAskedJSON = 2*maxAsked*80 + 1000
 )
 
+// lookups is how many lists are compared at once: each can be 20,000 questions to
+// the database, and more where there are several forms of a layer.
+const lookups = 4
+
 // Layers are layers, by diffID (as a docker archive names them) and by the
 // digest of the blob (as manifests do).
 type Layers struct {
@@ -185,6 +189,11 @@ func (s *Service) Missing(ctx context.Context, namespace string, asked Layers) (
 	if len(asked.DiffIDs) > maxAsked || len(asked.Digests) > maxAsked {
 		return out, tooLarge("at most %d diffIDs and digests can be asked for", maxAsked)
 	}
+	leave, err := s.asking.Take(ctx)
+	if err != nil {
+		return out, err
+	}
+	defer leave()
 	l := s.newLender(ctx, namespace, "")
 	out.DiffIDs, err = lacked(asked.DiffIDs, func(d digest.Digest) (bool, error) {
 		f, err := l.form(d)

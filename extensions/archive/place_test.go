@@ -18,6 +18,7 @@ func TestArchivesWaitForAPlace(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		s := newFakeService(t, &fakeStore{}, func(o *Options) { o.Concurrent = 2 })
+		user := tarport.WithPrincipal(t.Context(), tarport.Principal{UserID: 1})
 		body := docker("a/b:1", layerOf("x")).pack()
 		slow, write := io.Pipe() // the first two never get their end
 		var loaded, busy atomic.Int32
@@ -30,26 +31,26 @@ func TestArchivesWaitForAPlace(t *testing.T) {
 			}
 		}
 		for range 2 {
-			go load(t.Context(), io.MultiReader(bytes.NewReader(body[:512]), slow))
+			go load(user, io.MultiReader(bytes.NewReader(body[:512]), slow))
 		}
 		synctest.Wait()
-		ctx, cancel := context.WithCancel(t.Context())
+		ctx, cancel := context.WithCancel(user)
 		for range 8 {
 			go load(ctx, bytes.NewReader(body))
 		}
 		synctest.Wait()
-		load(t.Context(), bytes.NewReader(body)) // more do not wait
+		load(user, bytes.NewReader(body)) // more do not wait
 		if busy.Load() != 1 {
 			t.Errorf("%d were told at once that the registry is busy, want one", busy.Load())
 		}
 		cancel()
 		synctest.Wait()
 		began := time.Now()
-		load(t.Context(), bytes.NewReader(body))
-		if busy.Load() != 2 || time.Since(began) != placeWait {
-			t.Errorf("%d were told that the registry is busy, after %s; want 2 after %s", busy.Load(), time.Since(began), placeWait)
+		load(user, bytes.NewReader(body))
+		if busy.Load() != 2 || time.Since(began) != time.Minute {
+			t.Errorf("%d were told that the registry is busy, after %s; want 2 after %s", busy.Load(), time.Since(began), time.Minute)
 		}
-		go load(t.Context(), bytes.NewReader(body))
+		go load(user, bytes.NewReader(body))
 		synctest.Wait()
 		if err := write.CloseWithError(errors.New("gone")); err != nil {
 			t.Error(err)

@@ -240,7 +240,7 @@ const repacks = 8
 // writeGzip unpacks a blob and writes it as gzip to w. The limits are those of
 // an archive that comes in.
 func (s *Service) writeGzip(ctx context.Context, w io.Writer, repository string, dgst digest.Digest) error {
-	leave, err := s.packing.take(ctx)
+	leave, err := s.packing.Take(ctx)
 	if err != nil {
 		return err
 	}

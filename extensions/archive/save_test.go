@@ -18,6 +18,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/internal/places"
 )
 
 // savedBytes reads an archive whole, and checks what is true of every one: it
@@ -531,21 +532,15 @@ func TestSaveWaitsForAPlaceToPackIn(t *testing.T) {
 	l := newLayout()
 	multi(l, zst, "amd64")
 	reg.mustLoad(t, l.pack())
-	reg.packing.wait = time.Millisecond
-	var leave []func()
-	for range repacks {
-		fn, err := reg.packing.take(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		leave = append(leave, fn)
+	reg.packing = places.New(places.Options{Places: 1, Queue: 2, Wait: time.Millisecond, Busy: "layers are being packed anew"})
+	leave, err := reg.packing.Take(t.Context())
+	if err != nil {
+		t.Fatal(err)
 	}
 	q := SaveRequest{Images: []string{"team/app:1"}, Compression: "gzip"}
 	if _, err := reg.Save(t.Context(), q); tarport.ErrorCode(err) != tarport.Unavailable {
 		t.Errorf("Save with all places taken = %v, want UNAVAILABLE", err)
 	}
-	for _, fn := range leave {
-		fn()
-	}
+	leave()
 	reg.savedBytes(t, q)
 }

@@ -53,8 +53,12 @@ type Listing struct {
 // be pulled or exported.
 const MaxContent = 64 << 20
 
-// maxHops is how many symlinks lead on, as in Linux.
-const maxHops = 40
+// maxHops is how many symlinks lead on, as in Linux; maxNames how many names
+// there are in a path and in all of them.
+const (
+	maxHops  = 40
+	maxNames = 4096
+)
 
 // rooted is an image with its file system.
 type rooted struct {
@@ -125,40 +129,52 @@ func (s *Service) List(ctx context.Context, q Query, at string, n int, last stri
 	return l, nil
 }
 
-// find looks a path up. NOT_FOUND where there is nothing.
+// find looks a path up as the kernel does in a container, step by step: what ..
+// is depends on where a symlink before it led to. NOT_FOUND where there is nothing.
 func (r *rooted) find(at string) (layer.Node, error) {
-	rest := strings.Split(layer.CleanPath(at), "/")
-	dir := "."
-	for hops := 0; len(rest) > 0; {
-		p := layer.CleanPath(dir + "/" + rest[0])
-		node, ok := r.tree.Lookup(p)
-		if !ok {
-			return node, tarport.Errorf(tarport.NotFound, "there is no %q in the image", at)
-		}
-		rest = rest[1:]
-		if node.Entry.Type != tar.TypeSymlink || len(rest) == 0 && hops == 0 && !strings.HasSuffix(at, "/") && r.dangling(node) {
-			dir = p
+	node, _ := r.tree.Lookup(".")
+	if strings.Count(at, "/") >= maxNames {
+		return node, tarport.Errorf(tarport.NotFound, "there is no path of so many names in the image")
+	}
+	rest := strings.Split(at, "/")
+	for hops, steps := 0, 0; len(rest) > 0; steps++ {
+		step := rest[0]
+		if rest = rest[1:]; step == "" || step == "." {
 			continue
 		}
-		if hops++; hops > maxHops {
-			return node, tarport.Errorf(tarport.NotFound, "%q leads round in symlinks", at)
+		if node.Entry.Type != tar.TypeDir {
+			return node, tarport.Errorf(tarport.NotFound, "there is no %q in the image", at)
 		}
-		target := node.Entry.Linkname
-		if !strings.HasPrefix(target, "/") {
-			target = path.Dir(p) + "/" + target
+		if step == ".." {
+			node, _ = r.tree.Lookup(path.Dir(node.Path)) // of the root, itself
+			continue
 		}
-		rest = append(strings.Split(layer.CleanPath(target), "/"), rest...)
-		dir = "."
+		next, ok := r.tree.Lookup(path.Join(node.Path, step))
+		if !ok {
+			return next, tarport.Errorf(tarport.NotFound, "there is no %q in the image", at)
+		}
+		if next.Entry.Type != tar.TypeSymlink || len(rest) == 0 && hops == 0 && r.dangling(node, next) {
+			node = next
+			continue
+		}
+		target := next.Entry.Linkname
+		if hops++; hops > maxHops || steps+len(rest)+strings.Count(target, "/") >= maxNames {
+			return next, tarport.Errorf(tarport.NotFound, "%q leads round in symlinks", at)
+		}
+		if strings.HasPrefix(target, "/") {
+			node, _ = r.tree.Lookup(".")
+		}
+		rest = append(strings.Split(target, "/"), rest...)
 	}
-	node, _ := r.tree.Lookup(dir)
 	return node, nil
 }
 
-// dangling tells of a symlink that leads nowhere: it is then shown itself.
-func (r *rooted) dangling(n layer.Node) bool {
+// dangling tells of a symlink in a directory that leads nowhere: it is then shown
+// itself.
+func (r *rooted) dangling(dir, n layer.Node) bool {
 	target := n.Entry.Linkname
 	if !strings.HasPrefix(target, "/") {
-		target = path.Dir(n.Path) + "/" + target
+		target = dir.Path + "/" + target
 	}
 	_, err := r.find(target + "/")
 	return err != nil
@@ -207,28 +223,40 @@ func fileType(t byte) string {
 // what is no regular file, TOO_LARGE for one of more than MaxContent bytes,
 // UNAVAILABLE where too many large ones are being sent.
 func (s *Service) Content(ctx context.Context, q Query, at string) (io.ReadCloser, File, error) {
-	r, err := s.open(ctx, q)
+	l, err := s.locate(ctx, q, at)
 	if err != nil {
 		return nil, File{}, err
 	}
+	content, err := s.copyOf(ctx, l)
+	return content, l.File, err
+}
+
+// located is a regular file of an image.
+type located struct {
+	File
+	blob   digest.Digest // of the layer that it is in
+	offset int64         // there
+}
+
+func (s *Service) locate(ctx context.Context, q Query, at string) (*located, error) {
+	r, err := s.open(ctx, q)
+	if err != nil {
+		return nil, err
+	}
 	node, err := r.find(at)
 	if err != nil {
-		return nil, File{}, err
+		return nil, err
 	}
 	f := r.file(node)
 	switch {
 	case node.Entry.Type != tar.TypeReg:
-		return nil, f, tarport.Errorf(tarport.Invalid, "%s is a %s and no file", f.Path, f.Type)
+		return nil, tarport.Errorf(tarport.Invalid, "%s is a %s and no file", f.Path, f.Type)
 	case node.Entry.Sparse:
-		return nil, f, tarport.Errorf(tarport.Unsupported, "%s is a sparse file: export the image to read it", f.Path)
+		return nil, tarport.Errorf(tarport.Unsupported, "%s is a sparse file: export the image to read it", f.Path)
 	case f.Size > MaxContent:
-		return nil, f, tarport.Errorf(tarport.TooLarge, "%s has %d bytes, at most %d are shown: pull or export the image to read it", f.Path, f.Size, int64(MaxContent))
+		return nil, tarport.Errorf(tarport.TooLarge, "%s has %d bytes, at most %d are shown: pull or export the image to read it", f.Path, f.Size, int64(MaxContent))
 	}
-	content, err := s.copyOf(ctx, r.blobs[node.Layer], node.Entry.Offset, f.Size)
-	if err != nil {
-		return nil, f, fmt.Errorf("read %s: %w", f.Path, err)
-	}
-	return content, f, nil
+	return &located{f, r.blobs[node.Layer], node.Entry.Offset}, nil
 }
 
 // smallFile is how large a file may be that is sent from memory.
@@ -237,14 +265,14 @@ const smallFile = 256 << 10
 // copyOf reads a file of a layer to its end, and then gives back the reader's
 // slot: how long it takes to send the file is the client's affair, and others
 // wait for the slot.
-func (s *Service) copyOf(ctx context.Context, blob digest.Digest, at, size int64) (_ io.ReadCloser, err error) {
-	if size <= smallFile {
+func (s *Service) copyOf(ctx context.Context, l *located) (_ io.ReadCloser, err error) {
+	if l.Size <= smallFile {
 		var b bytes.Buffer
-		return io.NopCloser(&b), s.readFile(ctx, &b, blob, at, size)
+		return io.NopCloser(&b), s.readFile(ctx, &b, l)
 	}
-	end, ok := s.trees.send()
-	if !ok {
-		return nil, tarport.Errorf(tarport.Unavailable, "too many large files are being sent: try again later")
+	end, err := s.trees.sends.Take(ctx)
+	if err != nil {
+		return nil, err
 	}
 	defer func() {
 		if err != nil {
@@ -255,7 +283,7 @@ func (s *Service) copyOf(ctx context.Context, blob digest.Digest, at, size int64
 	if err != nil {
 		return nil, err
 	}
-	in, err := s.spooled(ctx, spool, blob, at, size)
+	in, err := s.spooled(ctx, spool, l)
 	if err != nil {
 		spool.Discard()
 		return nil, err
@@ -263,24 +291,30 @@ func (s *Service) copyOf(ctx context.Context, blob digest.Digest, at, size int64
 	return &fileContent{in, spool, end}, nil
 }
 
-func (s *Service) spooled(ctx context.Context, spool *storage.Spool, blob digest.Digest, at, size int64) (io.ReadCloser, error) {
-	if err := s.readFile(ctx, spool, blob, at, size); err != nil {
+func (s *Service) spooled(ctx context.Context, spool *storage.Spool, l *located) (io.ReadCloser, error) {
+	if err := s.readFile(ctx, spool, l); err != nil {
 		return nil, err
 	}
 	return spool.Open()
 }
 
 // readFile copies a file of a layer, when there is a slot.
-func (s *Service) readFile(ctx context.Context, w io.Writer, blob digest.Digest, at, size int64) error {
-	if err := s.trees.begin(ctx); err != nil {
-		return err
-	}
-	defer s.trees.end()
-	in, err := s.content.OpenLayerAt(ctx, blob, at)
+func (s *Service) readFile(ctx context.Context, w io.Writer, l *located) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("read %s: %w", l.Path, err)
+		}
+	}()
+	leave, err := s.trees.readers.Take(ctx)
 	if err != nil {
 		return err
 	}
-	_, err = io.CopyN(w, in, size)
+	defer leave()
+	in, err := s.content.OpenLayerAt(ctx, l.blob, l.offset)
+	if err != nil {
+		return err
+	}
+	_, err = io.CopyN(w, in, l.Size)
 	return errors.Join(notEOF(err), in.Close())
 }
 
@@ -325,7 +359,22 @@ func (s *Service) getContent(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	in, f, err := s.Content(r.Context(), q, r.URL.Query().Get("path"))
+	download, err := httpapi.Flag(r, "download")
+	if err != nil {
+		return err
+	}
+	f, err := s.locate(r.Context(), q, r.URL.Query().Get("path"))
+	if err != nil {
+		return err
+	}
+	h := w.Header()
+	etag := `"sha256:` + f.SHA256 + `"`
+	if httpapi.NoneMatch(r, etag) {
+		h.Set("Etag", etag)
+		w.WriteHeader(http.StatusNotModified)
+		return nil
+	}
+	in, err := s.copyOf(r.Context(), f)
 	if err != nil {
 		return err
 	}
@@ -334,14 +383,9 @@ func (s *Service) getContent(w http.ResponseWriter, r *http.Request) error {
 	if _, err := io.ReadFull(in, head); err != nil {
 		return fmt.Errorf("read %s: %w", f.Path, notEOF(err))
 	}
-	download, err := httpapi.Flag(r, "download")
-	if err != nil {
-		return err
-	}
-	h := w.Header()
+	h.Set("Etag", etag)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Content-Security-Policy", "default-src 'none'; sandbox")
-	h.Set("Etag", `"sha256:`+f.SHA256+`"`)
 	h.Set("Content-Length", strconv.FormatInt(f.Size, 10))
 	if h.Set("Content-Type", "text/plain; charset=utf-8"); !isText(head) {
 		h.Set("Content-Type", "application/octet-stream")

@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
@@ -168,6 +170,49 @@ func TestTheFilesOfAnImageAreListed(t *testing.T) {
 	}
 }
 
+// TestPathsLeadWhereTheyDoInAContainer: .. goes up from where a symlink led to,
+// and not back over its name.
+func TestPathsLeadWhereTheyDoInAContainer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, filepath.Join(t.TempDir(), "tarport.db"))
+	long := strings.Repeat("./", maxNames) + "etc/app"
+	w.filesImage("team/app", "1.0", map[string]string{"etc/app": "harmless", "usr/etc/app": "what runs", "usr/bin/app": "x"}, entries{
+		dir("usr"), dir("usr/bin"), file("usr/bin/app"), dir("usr/etc"), file("usr/etc/app"), dir("etc"), file("etc/app"), symlink("bin", "usr/bin"),
+		symlink("config", "bin/../etc/app"), symlink("usr/bin/up", "../../etc/app"), symlink("absolute", "/bin/../../etc/app"), symlink("out", "../../../etc/app"),
+		symlink("through", "etc/app/../app"), symlink("long", long), symlink("dots", "./bin/.././etc//app"),
+	})
+	for at, want := range map[string]string{
+		"/config": "what runs", "/dots": "what runs", "bin/../etc/app": "what runs", "/bin/../bin/app": "x", "/usr/../etc/app": "harmless",
+		"/absolute": "harmless", "/bin/up": "harmless", "/out": "harmless", "/../etc/./app": "harmless", "/bin/../../../etc/app": "harmless",
+	} {
+		if got := w.raw(at, "").Body.String(); got != want {
+			t.Errorf("%s is %q, want %q", at, got, want)
+		}
+	}
+	for at, status := range map[string]int{"/etc/app/../app": 404, "/none/../etc/app": 404, "/through": 400, "/through/": 404, "/long": 400, "/long/": 404} {
+		if rec := w.raw(at, ""); rec.Code != status {
+			t.Errorf("%s = %d %s, want %d", at, rec.Code, rec.Body, status)
+		}
+	}
+}
+
+func TestAFileThatTheClientHasIsNotRead(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, filepath.Join(t.TempDir(), "tarport.db"))
+	w.rootedImage("team/app", "1.0")
+	etag := w.raw("/etc/kept", "").Header().Get("Etag")
+	for none, status := range map[string]int{etag: 304, "W/" + etag: 304, `"other", ` + etag: 304, "*": 304, `"other"`: 200, "": 200} {
+		path := "/repositories/team/app/-/manifests/1.0/files/content?path=/etc/kept"
+		rq := httptest.NewRequestWithContext(tarport.WithPrincipal(t.Context(), w.user), http.MethodGet, path, nil)
+		rq.Header.Set("If-None-Match", none)
+		rec := httptest.NewRecorder()
+		w.http.ServeHTTP(rec, rq)
+		if rec.Code != status || rec.Header().Get("Etag") != etag || (rec.Body.Len() == 0) != (status == http.StatusNotModified) {
+			t.Errorf("If-None-Match: %s = %d with %d bytes, ETag %s; want %d", none, rec.Code, rec.Body.Len(), rec.Header().Get("Etag"), status)
+		}
+	}
+}
+
 // raw asks for a file.
 func (w *world) raw(at, more string) *httptest.ResponseRecorder {
 	w.Helper()
@@ -246,6 +291,57 @@ func TestTreesAreKeptAsFarAsThereIsRoom(t *testing.T) {
 	if counted.n != 2 {
 		t.Errorf("%d trees were built, want 2", counted.n)
 	}
+}
+
+// madeTrees makes trees of as many files as there are layers.
+type madeTrees struct{ n int }
+
+func (m *madeTrees) Tree(_ context.Context, layers []storage.TreeLayer) (*layer.Tree, error) {
+	m.n++
+	t, left := layer.NewTree(), len(layers)
+	return t, t.Add(func() (layer.Entry, error) {
+		if left == 0 {
+			return layer.Entry{}, io.EOF
+		}
+		left--
+		return layer.Entry{Path: fmt.Sprint("file", left), Type: tar.TypeReg}, nil
+	})
+}
+
+// TestALargeTreeIsKeptForAWhile: while somebody looks around in it, and then it
+// is gone.
+func TestALargeTreeIsKeptForAWhile(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &madeTrees{}
+		made := newTrees(nil)
+		made.store, made.room = store, 10
+		want := func(what string, layers, built int) {
+			t.Helper()
+			store.n = 0
+			_, err := made.get(t.Context(), make([]digest.Digest, layers))
+			check(t, err)
+			if store.n != built {
+				t.Errorf("%s: %d trees were built, want %d", what, store.n, built)
+			}
+		}
+		want("a small one", 2, 1)
+		want("a large one", 20, 1)
+		for range 3 {
+			<-time.After(keepLarge - time.Second)
+			want("a large one that is used", 20, 0)
+		}
+		want("the small one, for which there was no room", 2, 1)
+		want("the large one, for which there was none then", 20, 1)
+		<-time.After(keepLarge)
+		synctest.Wait()
+		if len(made.kept) != 0 {
+			t.Errorf("%d trees are kept, want none", len(made.kept))
+		}
+		want("a small one", 2, 1)
+		<-time.After(keepLarge)
+		want("a small one after a while", 2, 0)
+	})
 }
 
 // TestWhoReadsAFileSlowlyHoldsUpNobody: files that were opened and are not read

@@ -4,9 +4,11 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/opencontainers/go-digest"
 
+	"github.com/tarport/tarport/internal/places"
 	"github.com/tarport/tarport/storage"
 	"github.com/tarport/tarport/storage/layer"
 )
@@ -17,11 +19,13 @@ type trees struct {
 	store interface {
 		Tree(ctx context.Context, layers []storage.TreeLayer) (*layer.Tree, error)
 	}
-	slots chan struct{} // taken by who reads layers
-	sends chan struct{} // by who sends a large file
+	readers *places.Set // for who reads layers
+	sends   *places.Set // for who sends a large file
+	room    int         // nodes that are kept
 
-	mu   sync.Mutex
-	kept []keptTree // the one that was used last first
+	mu    sync.Mutex
+	kept  []keptTree  // the one that was used last first
+	large *time.Timer // ends the keeping of what is more than there is room for
 }
 
 type keptTree struct {
@@ -30,34 +34,21 @@ type keptTree struct {
 }
 
 const (
-	maxReaders = 2       // of layers, at once: it costs a core each
-	maxSends   = 16      // of large files, at once: each has MaxContent on the disk
-	maxNodes   = 200_000 // of all trees that are kept: some 40 MiB
+	maxReaders = 2                // of layers, at once: it costs a core each
+	maxSends   = 16               // of large files, at once: each has MaxContent on the disk
+	wait       = 30 * time.Second // for a place: somebody sits before it
+	maxNodes   = 200_000          // of all trees that are kept: some 40 MiB
+	// keepLarge is how long a tree is kept that has more, of which there is one
+	// at a time: while somebody looks around in it.
+	keepLarge = time.Minute
 )
 
 func newTrees(s *storage.Store) *trees {
-	return &trees{store: s, slots: make(chan struct{}, maxReaders), sends: make(chan struct{}, maxSends)}
-}
-
-// begin waits for a slot, which end gives back.
-func (t *trees) begin(ctx context.Context) error {
-	select {
-	case t.slots <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (t *trees) end() { <-t.slots }
-
-// send lets somebody send a large file, until end; false where too many do.
-func (t *trees) send() (end func(), ok bool) {
-	select {
-	case t.sends <- struct{}{}:
-		return func() { <-t.sends }, true
-	default:
-		return nil, false
+	return &trees{
+		store:   s,
+		room:    maxNodes,
+		readers: places.New(places.Options{Places: maxReaders, Queue: 16, Wait: wait, Busy: "layers are being read"}),
+		sends:   places.New(places.Options{Places: maxSends, Wait: wait, Busy: "large files are being sent"}),
 	}
 }
 
@@ -65,10 +56,11 @@ func (t *trees) get(ctx context.Context, blobs []digest.Digest) (*layer.Tree, er
 	if tree := t.use(blobs); tree != nil {
 		return tree, nil
 	}
-	if err := t.begin(ctx); err != nil {
+	leave, err := t.readers.Take(ctx)
+	if err != nil {
 		return nil, err
 	}
-	defer t.end()
+	defer leave()
 	if tree := t.use(blobs); tree != nil { // somebody made it meanwhile
 		return tree, nil
 	}
@@ -78,6 +70,8 @@ func (t *trees) get(ctx context.Context, blobs []digest.Digest) (*layer.Tree, er
 	}
 	tree, err := t.store.Tree(ctx, layers)
 	if err == nil {
+		t.mu.Lock()
+		defer t.mu.Unlock()
 		t.keep(keptTree{blobs, tree})
 	}
 	return tree, err
@@ -92,20 +86,35 @@ func (t *trees) use(blobs []digest.Digest) *layer.Tree {
 		return nil
 	}
 	k := t.kept[i]
-	t.kept = slices.Insert(slices.Delete(t.kept, i, i+1), 0, k)
+	t.kept = slices.Delete(t.kept, i, i+1)
+	t.keep(k)
 	return k.tree
 }
 
+// keep keeps a tree, and of the others as many as there is room for. One that is
+// too large has no others beside it, and its time.
 func (t *trees) keep(k keptTree) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
+	if t.large != nil {
+		t.large.Stop()
+		t.large = nil
+	}
+	if k.tree.Len() > t.room {
+		t.large = time.AfterFunc(keepLarge, func() { t.drop(k.tree) })
+	}
 	t.kept = slices.Insert(t.kept, 0, k)
 	total := 0
 	for i := range t.kept {
-		if total += t.kept[i].tree.Len(); total > maxNodes {
+		if total += t.kept[i].tree.Len(); total > t.room && i > 0 {
 			clear(t.kept[i:])
 			t.kept = t.kept[:i]
 			return
 		}
 	}
+}
+
+// drop ends the keeping of a tree.
+func (t *trees) drop(tree *layer.Tree) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.kept = slices.DeleteFunc(t.kept, func(k keptTree) bool { return k.tree == tree })
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/tarport/tarport"
 	"github.com/tarport/tarport/internal/httpapi"
+	"github.com/tarport/tarport/internal/places"
 	"github.com/tarport/tarport/storage/metadata"
 )
 
@@ -43,7 +44,12 @@ const (
 	maxValue    = 256 // bytes of a match
 	maxSearches = 2
 	searchTime  = 10 * time.Second
+	searchQueue = 30
 )
+
+func newSearches() *places.Set {
+	return places.New(places.Options{Places: maxSearches, Queue: searchQueue, Wait: searchTime, Busy: "searches are under way"})
+}
 
 func (h *Handler) search(w http.ResponseWriter, r *http.Request) error {
 	n, last, err := httpapi.Page(r)
@@ -76,21 +82,20 @@ func (h *Handler) search(w http.ResponseWriter, r *http.Request) error {
 
 // Search finds tags in what the caller may read; who that is, is put into the
 // query here. Some of what it returns may not fit: see metadata.DB.Search.
-// UNAVAILABLE where it takes too long.
+// UNAVAILABLE where it takes too long, or too many search.
 func (s *Service) Search(ctx context.Context, q metadata.SearchQuery) (metadata.SearchPage, error) {
 	p := tarport.PrincipalFrom(ctx)
 	if err := s.auth.Authorize(ctx, p, tarport.List, ""); err != nil {
 		return metadata.SearchPage{}, err
 	}
 	q.Viewer = metadata.ViewerOf(p)
+	leave, err := s.searches.Take(ctx)
+	if err != nil {
+		return metadata.SearchPage{}, err
+	}
+	defer leave()
 	bounded, cancel := context.WithTimeout(ctx, searchTime)
 	defer cancel()
-	select {
-	case s.searches <- struct{}{}:
-		defer func() { <-s.searches }()
-	case <-bounded.Done():
-		return metadata.SearchPage{}, tooLong(ctx, bounded.Err())
-	}
 	page, err := s.db.Search(bounded, q)
 	if err != nil && bounded.Err() != nil {
 		err = tooLong(ctx, err)

@@ -19,6 +19,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/internal/places"
 	"github.com/tarport/tarport/storage/metadata"
 )
 
@@ -51,7 +52,7 @@ type Service struct {
 	content Content
 	auth    Auth
 
-	searches chan struct{} // one for each that runs
+	searches *places.Set
 }
 
 // New returns a Service.
@@ -59,7 +60,7 @@ func New(o Options) (*Service, error) {
 	if o.DB == nil || o.Content == nil || o.Auth == nil {
 		return nil, errors.New("tags: database, content and auth are required")
 	}
-	return &Service{db: o.DB, content: o.Content, auth: o.Auth, searches: make(chan struct{}, maxSearches)}, nil
+	return &Service{db: o.DB, content: o.Content, auth: o.Auth, searches: newSearches()}, nil
 }
 
 // may asks whether the principal of ctx may do a on a repository whose name
