@@ -32,6 +32,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"sync/atomic"
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
@@ -96,6 +97,8 @@ type Service struct {
 	uses      uses
 	keyLife   time.Duration
 	log       *slog.Logger
+
+	wrong, limited atomic.Int64 // logins that were refused
 }
 
 const (

@@ -26,7 +26,15 @@ const maxUserName = 64
 // login finds who a name and a password, access token or robot's secret belong
 // to. A secret of 256 random bits that is right passes at once. Everything else
 // is byPassword's.
-func (s *Service) login(ctx context.Context, name string, password tarport.Secret, from netip.Addr) (identity, error) {
+func (s *Service) login(ctx context.Context, name string, password tarport.Secret, from netip.Addr) (_ identity, err error) {
+	defer func() {
+		switch tarport.ErrorCode(err) {
+		case tarport.Unauthorized:
+			s.wrong.Add(1)
+		case tarport.TooManyRequests:
+			s.limited.Add(1)
+		}
+	}()
 	if len(password) > maxPassword {
 		return identity{}, wrongLogin()
 	}
@@ -36,6 +44,10 @@ func (s *Service) login(ctx context.Context, name string, password tarport.Secre
 	u, err := s.byPassword(ctx, name, password, from)
 	return identity{user: u}, err
 }
+
+// LoginsRefused tells how many logins were refused since the start: for a wrong
+// name, password, token or secret, and because too many had been wrong.
+func (s *Service) LoginsRefused() (wrong, limited int64) { return s.wrong.Load(), s.limited.Load() }
 
 // byPassword finds the user of a name and password. Unknown, disabled and wrong
 // cannot be told apart, neither by the answer nor by its time: each costs one

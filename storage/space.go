@@ -48,19 +48,14 @@ const diskAge = time.Second
 // fits returns INSUFFICIENT_STORAGE where so many bytes more would leave less
 // free than there has to be.
 func (d *disk) fits(n int64) error {
-	if d.minFree <= 0 || len(d.paths) == 0 {
+	if !d.bounded() {
 		return nil
 	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if now := d.now(); d.at.IsZero() || now.Sub(d.at) >= diskAge || now.Before(d.at) {
-		d.room, d.err = d.measure() // statfs reads no disk: it does not hold the lock for long
-		d.at = now
+	room, err := d.look()
+	if err != nil {
+		return err
 	}
-	if d.err != nil {
-		return d.err
-	}
-	if d.room < n || d.room < 0 {
+	if room < n || room < 0 {
 		return tarport.Errorf(tarport.InsufficientStorage, "the registry's disk is nearly full: nothing can be pushed until an administrator makes room, or something is deleted")
 	}
 	return nil
@@ -74,6 +69,29 @@ func (s *Store) CheckRoom(ctx context.Context, namespace string, n int64) error 
 		return err
 	}
 	return s.db.CheckQuota(ctx, namespace, n)
+}
+
+// Room tells how many bytes more there is room for on the disks before nothing
+// is taken any more; false where there is no such floor, or no disk of ours.
+func (s *Store) Room() (n int64, bounded bool) {
+	if !s.disk.bounded() {
+		return 0, false
+	}
+	room, err := s.disk.look()
+	return max(room, 0), err == nil && room != math.MaxInt64
+}
+
+func (d *disk) bounded() bool { return d.minFree > 0 && len(d.paths) > 0 }
+
+// look is measure, once in diskAge.
+func (d *disk) look() (int64, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if now := d.now(); d.at.IsZero() || now.Sub(d.at) >= diskAge || now.Before(d.at) {
+		d.room, d.err = d.measure() // statfs reads no disk: it does not hold the lock for long
+		d.at = now
+	}
+	return d.room, d.err
 }
 
 func (d *disk) measure() (int64, error) {

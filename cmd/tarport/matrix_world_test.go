@@ -61,7 +61,7 @@ func newMatrixWorld(t *testing.T, createBy string) *matrixWorld {
 			t.Error(err)
 		}
 	})
-	if w.routes, err = w.stores.newRoutes(t.Context(), c); err != nil {
+	if w.routes, err = w.stores.newRoutes(t.Context(), c, nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := ensureAdmin(t.Context(), a, w.routes.auth); err != nil {

@@ -32,7 +32,7 @@ func TestOpenAPIHasTheRoutesOfTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = s.Close() })
-	r, err := s.newRoutes(t.Context(), c)
+	r, err := s.newRoutes(t.Context(), c, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -158,12 +158,13 @@ func (s *stores) Close() error {
 
 // serve joins the pieces, and serves until ctx ends.
 func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
-	routes, err := s.newRoutes(ctx, c)
+	metrics := server.NewMetrics()
+	routes, err := s.newRoutes(ctx, c, newArchiveMetrics(metrics))
 	if err != nil {
 		return err
 	}
-	metrics := server.NewMetrics()
-	scan, err := s.newScanner(c, metrics)
+	totals := s.newTotals(c, metrics, routes)
+	scan, err := s.newScanner(c)
 	if err != nil {
 		return err
 	}
@@ -192,6 +193,9 @@ func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.content.Run(gctx) })
 	g.Go(func() error { return routes.auth.Run(gctx) })
+	if c.Tarport.Metrics.Addr != "" {
+		g.Go(func() error { return totals.run(gctx) })
+	}
 	if scan != nil {
 		g.Go(func() error { return scan.Run(gctx) })
 	}
@@ -200,31 +204,27 @@ func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
 }
 
 // newScanner returns what looks into layers; nil where nothing is to.
-func (s *stores) newScanner(c *config.Config, metrics *server.Metrics) (*scanner.Scanner, error) {
+func (s *stores) newScanner(c *config.Config) (*scanner.Scanner, error) {
 	if !c.Tarport.Scan.Enabled {
 		return nil, nil
 	}
-	scan, err := scanner.New(scanner.Options{
+	return scanner.New(scanner.Options{
 		Store: s.content, DB: s.db, Log: s.log,
 		Workers: c.Tarport.Scan.Concurrency,
 		Rate:    int64(c.Tarport.Scan.Rate),
 	})
-	if err != nil {
-		return nil, err
-	}
-	metrics.Layers(scan.Counts)
-	return scan, nil
 }
 
 // routes are all that the server has, but for the ones of its operation.
 type routes struct {
 	auth     *auth.Service
 	registry *registry.Registry // /v2/; registry.Routes names its routes
+	archives *archive.Service
 	others   *mux.Router
 }
 
 // newRoutes joins the pieces that have routes.
-func (s *stores) newRoutes(ctx context.Context, c *config.Config) (*routes, error) {
+func (s *stores) newRoutes(ctx context.Context, c *config.Config, seen archive.Observer) (*routes, error) {
 	who, err := auth.New(ctx, auth.Options{
 		DB: s.db, Secret: s.secret, PublicURL: c.Tarport.PublicURL, Origin: origin,
 		KeyLife: c.Tarport.Tokens.KeyRotation.Std(), Log: s.log,
@@ -242,7 +242,7 @@ func (s *stores) newRoutes(ctx context.Context, c *config.Config) (*routes, erro
 	}
 	s.closers = append(s.closers, reg.Close)
 	archives, err := archive.New(archive.Options{
-		Store: archive.Storage(s.content), Uploads: s.content, Access: who, Log: s.log,
+		Store: archive.Storage(s.content), Uploads: s.content, Access: who, Log: s.log, Observer: seen,
 		Compression: c.Tarport.Archives.Compression,
 		Repack:      c.Tarport.Archives.Repack,
 		Concurrent:  c.Tarport.Archives.Concurrent,
@@ -283,7 +283,7 @@ func (s *stores) newRoutes(ctx context.Context, c *config.Config) (*routes, erro
 	}
 	daemon.Routes(others, loggedIn(who, unchallenged))
 	shown.Routes(api)
-	return &routes{auth: who, registry: reg, others: others}, nil
+	return &routes{auth: who, registry: reg, archives: archives, others: others}, nil
 }
 
 // handler is the routes behind what every request passes.

@@ -51,6 +51,8 @@ type Options struct {
 
 	Uploads Uploads // what ?upload= names; nil where there are none
 
+	Observer Observer // nil for none
+
 	// Compression is what a plain layer gets where a request does not say it:
 	// "gzip" (also where empty), "zstd" or "none".
 	Compression string
@@ -131,6 +133,9 @@ func New(o Options) (*Service, error) {
 	}
 	if o.Log == nil {
 		o.Log = slog.Default()
+	}
+	if o.Observer == nil {
+		o.Observer = unobserved{}
 	}
 	o.Concurrent = cmp.Or(o.Concurrent, 16)
 	o.Limits = o.Limits.orDefault()

@@ -41,12 +41,14 @@ type CommitRequest struct {
 // Errors that the sender may act on are *tarport.Error. The body is not read
 // before it is known that the request is of its form, and that the principal of
 // ctx may push there and pull the base.
-func (s *Service) Commit(ctx context.Context, body io.Reader, q CommitRequest) (*Result, error) {
+func (s *Service) Commit(ctx context.Context, body io.Reader, q CommitRequest) (res *Result, err error) {
+	seen := s.observe(KindCommit, body)
+	defer func() { seen.done(ctx, res, err) }()
 	c, err := s.newCommitting(ctx, q)
 	if err != nil {
 		return nil, err
 	}
-	c.src = &source{ctx: ctx, r: body, max: s.o.Limits.Archive}
+	c.src, c.report.layers = &source{ctx: ctx, r: seen, max: s.o.Limits.Archive}, &seen.layers
 	return c.run(ctx)
 }
 
@@ -289,6 +291,7 @@ func (c *committing) store(ctx context.Context, d *layer.Delta, contents io.Read
 	b, err := c.s.known(ctx, diffID, *out)
 	if err == nil {
 		b.facts = in.keep(look)
+		c.report.layers.taken(&file{compression: uncompressed}, plan{packed: packed})
 	}
 	return b, err
 }

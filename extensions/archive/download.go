@@ -77,7 +77,15 @@ func (d *Download) Serve(w http.ResponseWriter, r *http.Request) error {
 	}
 	c := d.Open(r.Context())
 	defer c.Close()
-	http.ServeContent(contentWriter{w, c}, r, "", time.Time{}, c)
+	if r.Method == http.MethodHead {
+		http.ServeContent(w, r, "", time.Time{}, c)
+		return c.err
+	}
+	out, end := &contentWriter{ResponseWriter: w, c: c}, d.s.o.Observer.Begin(KindSave)
+	defer func() {
+		end(Done{Outcome: outcomeOf(r.Context(), errors.Join(c.err, out.err), c.err == nil && out.err != nil), Sent: out.sent})
+	}()
+	http.ServeContent(out, r, "", time.Time{}, c)
 	return c.err
 }
 
@@ -293,13 +301,16 @@ func (c *Content) Close() error {
 // io.CopyN asks the writer first.
 type contentWriter struct {
 	http.ResponseWriter
-	c *Content
+	c    *Content
+	sent int64
+	err  error // of sending, whoever is to blame
 }
 
-func (w contentWriter) ReadFrom(src io.Reader) (int64, error) {
+func (w *contentWriter) ReadFrom(src io.Reader) (int64, error) {
 	if l, ok := src.(*io.LimitedReader); ok && l.R == io.Reader(w.c) {
 		n, err := w.c.sendTo(w.ResponseWriter, l.N)
 		l.N -= n
+		w.sent, w.err = w.sent+n, err
 		return n, err
 	}
 	return io.Copy(w.ResponseWriter, src)

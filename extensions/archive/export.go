@@ -81,7 +81,8 @@ func (x *export) close() {
 	x.held = 0
 }
 
-func (s *Service) newExport(ctx context.Context, q ExportRequest) (*export, error) {
+func (s *Service) newExport(ctx context.Context, q ExportRequest) (_ *export, err error) {
+	defer func() { s.refused(ctx, KindExport, err) }()
 	v, err := s.newSaving(SaveRequest{Format: formatOCI, Platform: q.Platform})
 	if err != nil {
 		return nil, err

@@ -91,8 +91,11 @@ func (h *Handler) export(w http.ResponseWriter, r *http.Request) error {
 		w.WriteHeader(http.StatusOK)
 		return nil
 	}
-	client := &watchedWriter{w: w}
-	if err := x.writeTo(r.Context(), client); err != nil && client.err == nil {
+	client, end := &watchedWriter{w: w}, h.s.o.Observer.Begin(KindExport)
+	defer func() {
+		end(Done{Outcome: outcomeOf(r.Context(), err, client.err != nil), Sent: client.n})
+	}()
+	if err = x.writeTo(r.Context(), client); err != nil && client.err == nil {
 		head.Del("Content-Disposition") // for an error from before the answer
 		return err
 	}
@@ -104,14 +107,17 @@ const mediaTar = "application/x-tar"
 // attachment is a Content-Disposition. The name has nothing to be quoted.
 func attachment(name string) string { return `attachment; filename="` + name + `"` }
 
-// watchedWriter remembers its error, so that it can be told from a reader's.
+// watchedWriter counts, and remembers its error, so that it can be told from a
+// reader's.
 type watchedWriter struct {
 	w   io.Writer
+	n   int64
 	err error
 }
 
 func (w *watchedWriter) Write(p []byte) (int, error) {
 	n, err := w.w.Write(p)
+	w.n += int64(n)
 	if err != nil {
 		w.err = err
 	}

@@ -51,7 +51,9 @@ type ImportRequest struct {
 // The layer is the tar in the body, byte for byte. Errors that the sender may
 // act on are *tarport.Error. The body is not read before it is known that the
 // request is of its form, and that the principal of ctx may push there.
-func (s *Service) Import(ctx context.Context, body io.Reader, q ImportRequest) (*Result, error) {
+func (s *Service) Import(ctx context.Context, body io.Reader, q ImportRequest) (res *Result, err error) {
+	seen := s.observe(KindImport, body)
+	defer func() { seen.done(ctx, res, err) }()
 	to, err := parseTarget(q.Repository, q.Tag)
 	if err != nil {
 		return nil, err
@@ -71,8 +73,8 @@ func (s *Service) Import(ctx context.Context, body io.Reader, q ImportRequest) (
 		return nil, err
 	}
 	im := &importing{
-		s: s, to: to, config: config, platform: platform, report: &reporter{send: q.Progress},
-		src: &source{ctx: ctx, r: body, max: s.o.Limits.Archive},
+		s: s, to: to, config: config, platform: platform, report: &reporter{send: q.Progress, layers: &seen.layers},
+		src: &source{ctx: ctx, r: seen, max: s.o.Limits.Archive},
 	}
 	return im.run(ctx, q)
 }
@@ -191,6 +193,7 @@ func (im *importing) run(ctx context.Context, q ImportRequest) (_ *Result, err e
 // read takes in the whole stream, and returns the layer that is in it.
 func (im *importing) read(ctx context.Context, q ImportRequest) (blob, error) {
 	in := newIntake(ctx, im.s, im.batch, q.Compression)
+	in.report = im.report
 	f := &file{name: "rootfs.tar", size: q.Size, compression: uncompressed}
 	err := im.stream(ctx, in, f, q.Encodings)
 	// Also where the stream broke: nothing may write when the batch is closed.

@@ -315,6 +315,7 @@ func (j *job) finish(p plan) error {
 		in.finish(j.raw, f.raw, plain)
 		j.raw = nil
 	}
+	in.report.layers.taken(f, p)
 	return nil
 }
 

@@ -73,7 +73,9 @@ type Layer struct {
 // Load reads an archive to its end and makes its images visible, all or none.
 // Errors that the sender may act on are *tarport.Error. The body is not read
 // before it is known that the principal of ctx may push into the namespace.
-func (s *Service) Load(ctx context.Context, body io.Reader, q LoadRequest) (*Result, error) {
+func (s *Service) Load(ctx context.Context, body io.Reader, q LoadRequest) (res *Result, err error) {
+	seen := s.observe(KindLoad, body)
+	defer func() { seen.done(ctx, res, err) }()
 	nm, err := newNaming(q.Namespace, q.Repository, q.Tag, q.Rename)
 	if err != nil {
 		return nil, err
@@ -90,8 +92,8 @@ func (s *Service) Load(ctx context.Context, body io.Reader, q LoadRequest) (*Res
 		return nil, tooLarge("the archive has %d bytes, at most %d are allowed", q.Size, s.o.Limits.Archive)
 	}
 	l := &loading{
-		s: s, nm: nm, report: &reporter{send: q.Progress}, c: newContents(),
-		src: &source{ctx: ctx, r: body, max: s.o.Limits.Archive},
+		s: s, nm: nm, report: &reporter{send: q.Progress, layers: &seen.layers}, c: newContents(),
+		src: &source{ctx: ctx, r: seen, max: s.o.Limits.Archive},
 	}
 	return l.run(ctx, q)
 }
@@ -163,6 +165,7 @@ func (l *loading) run(ctx context.Context, q LoadRequest) (_ *Result, err error)
 	}
 	res := newResult(images, targets, done.Existed)
 	res.BytesRead = l.src.n
+	l.report.layers.lent(images)
 	for _, im := range res.Images {
 		l.report.loaded(im)
 	}

@@ -38,8 +38,9 @@ type CodedMessage struct {
 
 // reporter tells the client how it goes, not too often.
 type reporter struct {
-	send func(Message) // nil where nobody listens
-	last time.Time
+	send   func(Message) // nil where nobody listens
+	last   time.Time
+	layers *LayerCounts
 }
 
 const reportEvery = 100 * time.Millisecond

@@ -43,7 +43,8 @@ const maxSaved = 500
 // Errors are *tarport.Error: NAME_UNKNOWN, MANIFEST_UNKNOWN and DENIED by the
 // rights of the principal of ctx on each repository, BLOB_UNKNOWN where a part
 // of an image is damaged, INVALID for what cannot be put into the format.
-func (s *Service) Save(ctx context.Context, q SaveRequest) (*Download, error) {
+func (s *Service) Save(ctx context.Context, q SaveRequest) (_ *Download, err error) {
+	defer func() { s.refused(ctx, KindSave, err) }()
 	v, err := s.newSaving(q)
 	if err != nil {
 		return nil, err

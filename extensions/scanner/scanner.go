@@ -20,7 +20,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"sync/atomic"
 	"time"
 
 	"github.com/opencontainers/go-digest"
@@ -62,10 +61,8 @@ const (
 
 // Scanner looks into layers.
 type Scanner struct {
-	o       Options
-	wake    chan struct{} // one value for each worker that may sleep
-	pending atomic.Int64
-	failed  atomic.Int64
+	o    Options
+	wake chan struct{} // one value for each worker that may sleep
 }
 
 // New returns a Scanner.
@@ -85,10 +82,6 @@ func New(o Options) (*Scanner, error) {
 	}
 	return &Scanner{o: o, wake: make(chan struct{}, o.Workers)}, nil
 }
-
-// Counts tells how many layers wait to be looked into, and how many could not
-// be, as of the last look.
-func (s *Scanner) Counts() (pending, failed int64) { return s.pending.Load(), s.failed.Load() }
 
 // Run works until ctx ends. Layers that are being read then are given back.
 func (s *Scanner) Run(ctx context.Context) error {
@@ -144,10 +137,6 @@ func (s *Scanner) settle(ctx context.Context) time.Duration {
 		s.warn(ctx, "what images are built on was not recorded", err)
 	} else if n > 0 {
 		s.o.Log.LogAttrs(ctx, slog.LevelDebug, "images settled", slog.Int("count", n))
-	}
-	if pending, failed, err := s.o.DB.LayerCounts(ctx); err == nil {
-		s.pending.Store(pending)
-		s.failed.Store(failed)
 	}
 	return time.Since(begun)
 }

@@ -82,7 +82,6 @@ const (
 	// Where a worker is at it, what it finds counts in the end.
 	insertFacts = `INSERT INTO layers (digest, diff_id, facts, held_until, changed_at) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (digest) DO UPDATE SET diff_id = excluded.diff_id, facts = excluded.facts WHERE layers.facts = ''`
-	countLayers = `SELECT (SELECT COUNT(*) FROM layers WHERE state = 'pending'), (SELECT COUNT(*) FROM layers WHERE state = 'failed')`
 
 	noneIsPending = ` NOT EXISTS (SELECT 1 FROM manifest_references o JOIN layers l ON l.digest = o.digest AND l.state = 'pending' AND l.facts = ''
 			WHERE o.repository_id = i.repository_id AND o.manifest = i.digest AND o.kind = 'layer')
@@ -225,13 +224,6 @@ func (tx *Tx) putFacts(ctx context.Context, layers []Layer) error {
 		}
 	}
 	return nil
-}
-
-// LayerCounts tells how many layers wait to be looked into, and how many could
-// not be.
-func (db *DB) LayerCounts(ctx context.Context) (pending, failed int64, err error) {
-	_, err = db.view().row(ctx, countLayers, nil, &pending, &failed)
-	return pending, failed, err
 }
 
 // ImagesToScan lists at most n images after last, in the order of their keys,

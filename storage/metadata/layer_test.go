@@ -136,9 +136,8 @@ func TestALayerIsTriedAgainWhenItsTimeHasCome(t *testing.T) {
 		if held, err := db.FailLayer(ctx, c, "broken"); !held || err != nil {
 			t.Errorf("FailLayer = %v, %v", held, err)
 		}
-		pending, failed, err := db.LayerCounts(ctx)
-		if pending != 0 || failed != 1 || err != nil {
-			t.Errorf("LayerCounts = %d, %d, %v; want 0, 1", pending, failed, err)
+		if b, err := db.Backlog(ctx); b != (Backlog{Failed: 1}) || err != nil {
+			t.Errorf("Backlog = %+v, %v; want one layer that failed", b, err)
 		}
 	})
 }

@@ -8,14 +8,14 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/tarport/tarport"
 )
 
-// Metrics are the metrics of one server, in a registry of their own. What is
-// served joins them with prometheus' default one, where distribution has its
-// storage metrics and client_golang those of Go and the process.
+// Metrics are the metrics of one server, in a registry of their own: in
+// prometheus' default one distribution has some of what is not done here.
 type Metrics struct {
 	registry  *prometheus.Registry
 	durations *prometheus.HistogramVec
@@ -46,10 +46,13 @@ func NewMetrics() *Metrics {
 		},
 	})
 	build.Set(1)
-	m.registry.MustRegister(m.durations, build)
-	m.handler = promhttp.HandlerFor(prometheus.Gatherers{m.registry, prometheus.DefaultGatherer}, promhttp.HandlerOpts{})
+	m.Register(m.durations, build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	m.handler = promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{})
 	return m
 }
+
+// Register adds metrics. Each name may come once.
+func (m *Metrics) Register(c ...prometheus.Collector) { m.registry.MustRegister(c...) }
 
 // Observe counts a request that was answered with status after d.
 func (m *Metrics) Observe(method string, status int, d time.Duration) {
@@ -81,22 +84,6 @@ func (m *Metrics) underWay(n func() float64) {
 		Name: "tarport_http_requests_under_way",
 		Help: "Requests that are being answered.",
 	}, n))
-}
-
-// Layers adds how many layers of images wait to be looked into, and how many
-// could not be.
-func (m *Metrics) Layers(counts func() (pending, failed int64)) {
-	gauge := func(name, help string, n func() int64) {
-		m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return float64(n()) }))
-	}
-	gauge("tarport_layers_pending", "Layers of images that wait to be looked into.", func() int64 {
-		pending, _ := counts()
-		return pending
-	})
-	gauge("tarport_layers_failed", "Layers of images that could not be looked into.", func() int64 {
-		_, failed := counts()
-		return failed
-	})
 }
 
 // Revision is the commit that the binary was built from, "" where the build
