@@ -315,3 +315,32 @@ func TestOnlyTheNewLayerIsSent(t *testing.T) {
 		t.Errorf("by a stranger to the base: %d bytes were sent", out.BytesSent)
 	}
 }
+
+// TestNothingIsSentThatHasNoRoom: who asks first is told before the bytes move.
+func TestNothingIsSentThatHasNoRoom(t *testing.T) {
+	t.Parallel()
+	d := newTransferDesk(t)
+	plain, packed := fixtureFile("docker20/names-with-registry.tar"), fixtureFile("skopeo/oci-archive-fullname.tar")
+	d.do("", "load -n team "+plain)
+	d.do("", "ns set team --quota=1B")
+	rootFS := filepath.Join(t.TempDir(), "rootfs.tar")
+	if err := os.WriteFile(rootFS, []byte(tarOf(t, "file", []byte("new"))), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	began := func() string { // how many requests there were that begin an upload, or send an archive
+		series, _ := metricsOf(t, d.server)
+		return series[`tarport_archives_total{kind="load",outcome="refused"}`] + series[`tarport_archives_total{kind="import",outcome="refused"}`] +
+			" " + series[`tarport_http_request_duration_seconds_count{code="2xx",method="PATCH"}`]
+	}
+	before := began()
+	for _, line := range []string{"load -n team --resume=always " + packed, "load -n team --resume=never " + packed, "import --resume=always " + rootFS + " team/new:1"} {
+		d.fail(exitFailure, "", line, "the namespace team")
+	}
+	// What is compressed takes as much as it has; what is not may shrink.
+	d.do("", "ns create small --quota=100B")
+	d.fail(exitFailure, "", "load -n small --resume=always "+packed, "the namespace small")
+	if after := began(); after != before {
+		t.Errorf("refused archives and parts = %s, want %s as before: they were sent", after, before)
+	}
+	d.do("", "load -n team --resume=always "+plain) // it is there, so it takes no room
+}

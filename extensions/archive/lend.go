@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
+	"strconv"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -176,12 +178,17 @@ type Layers struct {
 
 // Missing tells which of the layers an archive for the namespace must have: all
 // but those that a load with Partial takes from the registry. Those stay for the
-// grace period at least.
-func (s *Service) Missing(ctx context.Context, namespace string, asked Layers) (Layers, error) {
+// grace period at least. need is how many bytes will come of it that are new to
+// the namespace, at least; the error is CheckRoom's where they are known not to
+// fit. 0 where that is not known.
+func (s *Service) Missing(ctx context.Context, namespace string, asked Layers, need int64) (Layers, error) {
 	out := Layers{[]digest.Digest{}, []digest.Digest{}}
 	nm, err := newNaming(namespace, "", "", nil)
 	if err == nil {
 		err = s.authorizeEarly(ctx, nm)
+	}
+	if err == nil && need > 0 {
+		err = s.o.Store.CheckRoom(ctx, namespace, min(need, math.MaxInt64/2)) // it is added to what is used
 	}
 	if err != nil {
 		return out, err
@@ -238,7 +245,12 @@ func (h *Handler) missing(w http.ResponseWriter, r *http.Request) error {
 	if err := httpapi.ReadLargeJSON(w, r, &asked, maxAskedJSON); err != nil {
 		return err
 	}
-	out, err := h.s.Missing(r.Context(), r.URL.Query().Get("namespace"), asked)
+	query := r.URL.Query()
+	need, err := strconv.ParseInt(cmp.Or(query.Get("need"), "0"), 10, 64)
+	if err != nil || need < 0 {
+		return tarport.Errorf(tarport.Invalid, "need must be a number of bytes")
+	}
+	out, err := h.s.Missing(r.Context(), query.Get("namespace"), asked, need)
 	if err != nil {
 		return err
 	}

@@ -102,7 +102,7 @@ func TestToKnowADiffIDIsNotToHaveTheLayer(t *testing.T) {
 	if diff := cmp.Diff(before, reg.state(t)); diff != "" {
 		t.Errorf("the refused archive left something (-before +after):\n%s", diff)
 	}
-	got, err := reg.Missing(t.Context(), "team", Layers{DiffIDs: []digest.Digest{sum(hidden), sum(hidden)}, Digests: []digest.Digest{blob, sum(hidden)}})
+	got, err := reg.Missing(t.Context(), "team", Layers{DiffIDs: []digest.Digest{sum(hidden), sum(hidden)}, Digests: []digest.Digest{blob, sum(hidden)}}, 0)
 	want := Layers{DiffIDs: []digest.Digest{sum(hidden)}, Digests: []digest.Digest{blob, sum(hidden)}}
 	if diff := cmp.Diff(want, got); diff != "" || err != nil {
 		t.Errorf("Missing (-want +got):\n%s%v", diff, err)
@@ -167,14 +167,14 @@ func TestALayerThatIsDamagedOrGoneIsToBeSent(t *testing.T) {
 		t.Fatal(err)
 	}
 	asked := Layers{DiffIDs: []digest.Digest{sum(base)}, Digests: []digest.Digest{blob}}
-	got, err := reg.Missing(t.Context(), "team", asked)
+	got, err := reg.Missing(t.Context(), "team", asked, 0)
 	if diff := cmp.Diff(asked, got); diff != "" || err != nil {
 		t.Errorf("Missing (-want +got):\n%s%v", diff, err)
 	}
 	_, err = reg.load(t, docker("app:1", base).without(base).pack(), partial)
 	wantMissing(t, err, "diff_ids", sum(base))
 	reg.mustLoad(t, docker("app:1", base).pack(), partial) // heals it
-	if got, err = reg.Missing(t.Context(), "team", asked); err != nil || len(got.DiffIDs)+len(got.Digests) != 0 {
+	if got, err = reg.Missing(t.Context(), "team", asked, 0); err != nil || len(got.DiffIDs)+len(got.Digests) != 0 {
 		t.Errorf("Missing = %v, %v, want nothing", got, err)
 	}
 }

@@ -10,6 +10,8 @@ import (
 	"maps"
 	"net/http"
 	"net/url"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/opencontainers/go-digest"
@@ -116,16 +118,25 @@ func (m *Mover) send(ctx context.Context, u *upload) (*Outcome, error) {
 func (m *Mover) plan(ctx context.Context, job Job, f *File) (*plan, error) {
 	whole := f.whole()
 	a := f.Archive
+	need := int64(0)
+	if job.Route != "load" {
+		need = 1 // an image that is made is new
+	}
 	if job.Whole || job.Route != "load" || a == nil {
 		a = &tarball.Archive{} // what is asked then is whether the user may push at all
 	}
-	missing, err := m.missing(ctx, job.namespace(), a)
+	missing, err := m.missing(ctx, job.namespace(), a, need)
 	if err != nil || missing == nil || len(a.Layers) == 0 {
 		return whole, err
 	}
 	// Where the request asks for a compression, manifests that pin layers by
 	// their digests may be written anew: the registry needs the layers for that.
 	repack := job.Query.Get("compression") != ""
+	if need = needed(a, missing, repack); need > 0 {
+		if _, err := m.missing(ctx, job.namespace(), &tarball.Archive{}, need); err != nil {
+			return nil, err
+		}
+	}
 	ranges, left := a.Without(
 		func(d digest.Digest) bool { return !missing[d] },
 		func(d digest.Digest) bool { return !missing[d] && !repack },
@@ -142,6 +153,25 @@ func (m *Mover) plan(ctx context.Context, job Job, f *File) (*plan, error) {
 	return p, nil
 }
 
+// needed is how many bytes will be stored of the layers that the registry lacks,
+// at least: those that are compressed are kept as they are, of the others nobody
+// knows what is left of them.
+func needed(a *tarball.Archive, missing map[digest.Digest]bool, repack bool) int64 {
+	known := func(d digest.Digest) bool { return !missing[d] }
+	n := int64(0)
+	for _, l := range a.Layers {
+		plain := func(d digest.Digest) bool { return slices.Contains(l.DiffIDs, d) }
+		switch {
+		case slices.ContainsFunc(l.DiffIDs, known), slices.ContainsFunc(l.Digests, known):
+		case len(l.Digests) > 0 && !repack && !slices.ContainsFunc(l.Digests, plain):
+			n += l.Size
+		default:
+			n++
+		}
+	}
+	return n
+}
+
 // maxAsked is how many layers the registry answers about at once.
 const maxAsked = 10_000
 
@@ -150,14 +180,19 @@ type digests struct {
 	Digests []digest.Digest `json:"digests"`
 }
 
-// missing asks which layers the registry lacks; nil where it does not say.
-func (m *Mover) missing(ctx context.Context, namespace string, a *tarball.Archive) (map[digest.Digest]bool, error) {
+// missing asks which layers the registry lacks; nil where it does not say. The
+// error is the registry's where it has no room for what is needed.
+func (m *Mover) missing(ctx context.Context, namespace string, a *tarball.Archive, need int64) (map[digest.Digest]bool, error) {
 	ask := digests{a.DiffIDs(), a.Digests()}
 	if len(ask.DiffIDs) > maxAsked || len(ask.Digests) > maxAsked {
 		return nil, nil //nolint:nilnil // what the doc says
 	}
 	var lacks digests
-	err := m.o.Client.Do(ctx, http.MethodPost, "/archives/missing", url.Values{"namespace": {namespace}}, ask, &lacks)
+	query := url.Values{"namespace": {namespace}}
+	if need > 0 {
+		query.Set("need", strconv.FormatInt(need, 10))
+	}
+	err := m.o.Client.Do(ctx, http.MethodPost, "/archives/missing", query, ask, &lacks)
 	if e, ok := errors.AsType[*client.Error](err); ok && (e.Status == http.StatusNotFound || e.Status == http.StatusMethodNotAllowed) {
 		return nil, nil //nolint:nilnil // an older server
 	}
