@@ -149,7 +149,4 @@ func (n *LayerCounts) lent(images []*image) {
 
 // Places tells how many archives can be read at once, how many are, and how
 // many wait for it.
-func (s *Service) Places() (all, taken, waiting int) {
-	taken = len(s.places.taken)
-	return cap(s.places.taken), taken, max(len(s.places.queue)-taken, 0)
-}
+func (s *Service) Places() (all, taken, waiting int) { return s.places.Counts() }

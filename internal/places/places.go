@@ -69,6 +69,13 @@ func (s *Set) Take(ctx context.Context) (leave func(), err error) {
 	return leave, nil
 }
 
+// Counts tells how many places there are, how many are taken, and how many
+// wait for one.
+func (s *Set) Counts() (places, taken, waiting int) {
+	taken = len(s.all.taken)
+	return s.o.Places, taken, max(len(s.all.queue)-taken, 0)
+}
+
 func (s *Set) enter(ctx context.Context, l lane, over <-chan time.Time) (err error) {
 	select {
 	case l.queue <- struct{}{}:

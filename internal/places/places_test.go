@@ -60,6 +60,9 @@ func TestWhoComesThenWaits(t *testing.T) {
 		}
 		synctest.Wait()
 		wantBusy(user(t), t, s, 0) // more do not wait
+		if all, taken, waiting := s.Counts(); taken != all || waiting != 3 {
+			t.Errorf("Counts = %d, %d, %d; want all taken and 3 waiting", all, taken, waiting)
+		}
 		leave[0]()
 		leave[0]()
 		synctest.Wait()
