@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"log/slog"
-	"net/url"
 	"strings"
 	"text/tabwriter"
 
@@ -11,6 +10,7 @@ import (
 
 	"github.com/tarport/tarport/cmd/tarport/internal/config"
 	"github.com/tarport/tarport/cmd/tarport/internal/server"
+	"github.com/tarport/tarport/cmd/tarport/internal/table"
 )
 
 func newConfigCmd(a *app) *cobra.Command {
@@ -25,16 +25,33 @@ func newConfigCmd(a *app) *cobra.Command {
 }
 
 func newConfigCheckCmd(a *app) *cobra.Command {
-	return &cobra.Command{
+	var format string
+	cmd := &cobra.Command{
 		Use:   "check [config.yml]",
 		Short: "Say whether the configuration is right, and what it means",
-		Long:  "Check validates the configuration with the environment, as serve does, and prints what serve would do." + configUsage,
-		Args:  usage(cobra.MaximumNArgs(1)),
-		RunE:  func(_ *cobra.Command, args []string) error { return runConfigCheck(a, args) },
+		Long: "Check validates the configuration with the environment, as serve does, and prints what serve would do: " +
+			"the keys under tarport: with their values, where those are from, and their defaults where they are others. Secrets are not shown." + configUsage,
+		Args: usage(cobra.MaximumNArgs(1)),
+		RunE: func(_ *cobra.Command, args []string) error {
+			if format != "table" && format != "json" {
+				return usageError{fmt.Errorf("--format %q is neither table nor json", format)}
+			}
+			return runConfigCheck(a, format, args)
+		},
 	}
+	cmd.Flags().StringVar(&format, "format", "table", "table or json")
+	return cmd
 }
 
-func runConfigCheck(a *app, args []string) error {
+// checkedConfig is a configuration as JSON.
+type checkedConfig struct {
+	File     string            `json:"file"` // "" for none
+	Summary  map[string]string `json:"summary"`
+	Settings []config.Setting  `json:"settings"`
+	Warnings []string          `json:"warnings"`
+}
+
+func runConfigCheck(a *app, format string, args []string) error {
 	bridge := bridgeLogrus()
 	c, err := a.loadConfig(args)
 	if err != nil {
@@ -43,22 +60,49 @@ func runConfigCheck(a *app, args []string) error {
 	if _, err := server.TLS(c, slog.New(slog.DiscardHandler)); err != nil {
 		return err
 	}
+	warnings := append(bridge.take(), c.Warnings...)
+	if format == "json" {
+		out := checkedConfig{File: c.File, Summary: map[string]string{}, Settings: c.Settings(), Warnings: append([]string{}, warnings...)}
+		for _, row := range summary(c)[1:] { // without the file
+			out.Summary[row[0]] = row[1]
+		}
+		return writeJSON(a.out, out)
+	}
 	w := tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)
 	for _, row := range summary(c) {
 		_, _ = fmt.Fprintf(w, "%s\t%s\n", row[0], row[1])
 	}
+	_, _ = fmt.Fprintln(w)
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	for _, text := range append(bridge.take(), c.Warnings...) {
+	meaning := meanings(c)
+	columns := []table.Column{{Head: "KEY"}, {Head: "VALUE"}, {Head: "FROM", Rank: 1}, {Head: "DEFAULT", Rank: 2}}
+	err = showTable(a.out, format, c.Settings(), columns, func(s config.Setting) []string {
+		otherwise := ""
+		if s.Value != s.Default {
+			otherwise = or(s.Default, meaning[s.Key])
+		}
+		return []string{"tarport." + s.Key, or(s.Value, meaning[s.Key]), s.From, otherwise}
+	})
+	for _, text := range warnings {
 		_, _ = fmt.Fprintf(a.err, "warning: %s\n", text)
 	}
-	return nil
+	return err
 }
 
-// summary is what the configuration comes to. It holds no secret.
+// meanings are what keys mean that hold nothing.
+func meanings(c *config.Config) map[string]string {
+	return map[string]string{
+		"public_url":      "(the Host of each request)",
+		"secret":          "(" + secretFile(c.Tarport.Data) + ", made at the first start)",
+		"trusted_proxies": "(none)",
+		"metrics.addr":    "(nowhere)",
+	}
+}
+
+// summary is what the keys of distribution's come to.
 func summary(c *config.Config) [][2]string {
-	t, h := c.Tarport, c.Distribution.HTTP
 	driver, params := c.Driver()
 	place := []string{driver}
 	for _, key := range []string{"bucket", "rootdirectory"} {
@@ -66,27 +110,14 @@ func summary(c *config.Config) [][2]string {
 			place = append(place, fmt.Sprintf("%s=%v", key, v))
 		}
 	}
-	secret := "configured"
-	if t.Secret == "" {
-		secret = secretFile(t.Data) + ", made at the first start"
-	}
 	return [][2]string{
 		{"file", or(c.File, "none: the defaults")},
-		{"address", h.Addr},
+		{"address", c.Distribution.HTTP.Addr},
 		{"TLS", describeTLS(c)},
-		{"public URL", or(t.PublicURL, "the Host of each request")},
-		{"trusted proxies", or(strings.Join(t.TrustedProxies, ", "), "none")},
 		{"metrics", describeMetrics(c)},
-		{"data", t.Data},
-		{"database", redactDSN(t.Database.DSN)},
 		{"storage", strings.Join(place, " ")},
-		{"secret", secret},
 		{"log", string(c.Distribution.Log.Level) + ", " + c.Distribution.Log.Formatter},
-		{"drain timeout", h.DrainTimeout.String()},
-		{"blobs kept for", t.Blobs.Grace.String()},
-		{"uploads", fmt.Sprintf("%d for each user, expire after %s", t.Uploads.Max, t.Uploads.Expire)},
-		{"sparse manifests", yesNo(t.Manifests.Sparse)},
-		{"archives", fmt.Sprintf("up to %s, %s unpacked, %s a layer; layers stored as %s", t.Archives.MaxSize, t.Archives.MaxUnpacked, t.Archives.MaxLayer, t.Archives.Compression)},
+		{"drain timeout", c.Distribution.HTTP.DrainTimeout.String()},
 	}
 }
 
@@ -111,20 +142,6 @@ func describeMetrics(c *config.Config) string {
 	default:
 		return a + c.MetricsPath()
 	}
-}
-
-// redactDSN is the DSN without its password.
-func redactDSN(dsn string) string {
-	u, err := url.Parse(dsn)
-	if err != nil || u.Scheme == "" {
-		return dsn
-	}
-	q := u.Query()
-	if q.Has("password") {
-		q.Set("password", "xxxxx")
-		u.RawQuery = q.Encode()
-	}
-	return u.Redacted()
 }
 
 func or(s, otherwise string) string {

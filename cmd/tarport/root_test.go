@@ -6,17 +6,22 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"log/slog"
 	"math/big"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/distribution/distribution/v3/configuration"
+	"github.com/google/go-cmp/cmp"
 	"github.com/sirupsen/logrus"
+
+	"github.com/tarport/tarport/cmd/tarport/internal/config"
 )
 
 func runCommand(t *testing.T, environ []string, args ...string) (code int, stdout, stderr string) {
@@ -90,6 +95,59 @@ func TestConfigCheck(t *testing.T) {
 	}, "config", "check")
 	if code != exitOK || !strings.Contains(stderr, "warning: redis has no effect") || !strings.Contains(stdout, file) || strings.Contains(stdout+stderr, "hunter2") {
 		t.Errorf("config check = %d, want 0, a warning and no secret; stdout %s, stderr %s", code, stdout, stderr)
+	}
+}
+
+func TestConfigCheckShowsEveryKeyAndWhereItIsFrom(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "config.yml")
+	text := "http: {host: 'https://registry.example.com'}\nstorage: {filesystem: {rootdirectory: /data}}\n" +
+		"tarport:\n  secret: hunter2hunter2hunter2hunter2hunter2\n  uploads: {max_bytes: 5GiB}\n  scan: {rate: 1MiB}\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	environ := []string{
+		"TARPORT_SCAN_RATE=2MiB", "TARPORT_NAMESPACES_AUTO_CREATE=false", "TARPORT_DATABASE_DSN=postgres:///x?host=/run&password=hunter2",
+	}
+	code, stdout, stderr := runCommand(t, environ, "config", "check", "--format=json", file)
+	var got checkedConfig
+	if err := json.Unmarshal([]byte(stdout), &got); err != nil || code != exitOK || stderr != "" || got.File != file || got.Summary["address"] != "127.0.0.1:5000" {
+		t.Fatalf("config check = %d, %s, %s, %v", code, stdout, stderr, err)
+	}
+	if strings.Contains(stdout, "hunter2") {
+		t.Errorf("config check shows a secret: %s", stdout)
+	}
+	byKey := map[string]config.Setting{}
+	for _, s := range got.Settings {
+		byKey[s.Key] = s
+	}
+	for _, want := range []config.Setting{
+		{Key: "data", Value: "/data", Default: "./data", From: "storage.filesystem.rootdirectory"},
+		{Key: "public_url", Value: "https://registry.example.com", From: "http.host"},
+		{Key: "secret", Value: "REDACTED", From: "file"},
+		{Key: "trusted_proxies", From: "default"},
+		{Key: "uploads.max_bytes", Value: "5GiB", Default: "100GiB", From: "file"},
+		{Key: "scan.rate", Value: "2MiB", Default: "64MiB", From: "TARPORT_SCAN_RATE"},
+		{Key: "namespaces.auto_create", Value: "false", Default: "true", From: "TARPORT_NAMESPACES_AUTO_CREATE"},
+		{Key: "metrics.addr", Value: "127.0.0.1:5001", Default: "127.0.0.1:5001", From: "default"},
+		{Key: "storage.min_free", Value: "1GiB", Default: "1GiB", From: "default"},
+		{Key: "audit.retention", Value: "8760h", Default: "8760h", From: "default"},
+		{Key: "database.dsn", Value: "postgres:///x?host=%2Frun&password=xxxxx", Default: "data/tarport.db", From: "TARPORT_DATABASE_DSN"},
+	} {
+		if diff := cmp.Diff(want, byKey[want.Key]); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", want.Key, diff)
+		}
+	}
+	code, stdout, _ = runCommand(t, environ, "config", "check", file)
+	for _, want := range []string{
+		`tarport\.scan\.rate +2MiB +TARPORT_SCAN_RATE +64MiB\n`, `tarport\.trusted_proxies +\(none\) +default\s`, `tarport\.scan\.enabled +true +default\s`,
+	} {
+		if code != exitOK || !regexp.MustCompile(want).MatchString(stdout) || strings.Contains(stdout, "hunter2") {
+			t.Errorf("config check = %d, want %s:\n%s", code, want, stdout)
+		}
+	}
+	if code, _, stderr = runCommand(t, nil, "config", "check", "--format=xml"); code != exitUsage || !strings.Contains(stderr, "neither table nor json") {
+		t.Errorf("config check --format=xml = %d, %s", code, stderr)
 	}
 }
 

@@ -36,6 +36,10 @@ type Config struct {
 	// File is the file that was read; "" where the defaults serve.
 	File string
 
+	// From tells of the keys under tarport: that are set where that was: FromFile,
+	// or the name of a variable.
+	From map[string]string
+
 	// Warnings are for the log: what has no effect, and what is risky.
 	Warnings []string
 }
@@ -200,7 +204,12 @@ func parse(data []byte, environ []string) (*Config, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Config{Distribution: dist, Tarport: f.Tarport}
+	c := &Config{Distribution: dist, Tarport: f.Tarport, From: map[string]string{}}
+	for _, k := range keys {
+		if nodeAt(data, "$.tarport."+k.name) != nil {
+			c.From[k.name] = FromFile
+		}
+	}
 	if err := c.applyEnviron(environ); err != nil {
 		return nil, err
 	}

@@ -62,7 +62,7 @@ func TestProjectConfigFileIsTheDefaults(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.File = ""
+	c.File, c.From = "", want.From
 	if diff := cmp.Diff(want, c); diff != "" {
 		t.Errorf("config.yml says something else than the defaults it documents (-defaults +file):\n%s", diff)
 	}
@@ -77,8 +77,8 @@ func TestEveryKeyIsDocumentedAndHasAVariable(t *testing.T) {
 		t.Fatal(err)
 	}
 	names := make(map[string]bool)
-	for _, o := range overrides {
-		names[o.name] = true
+	for _, k := range keys {
+		names[variable(k.name)] = true
 	}
 	var walk func(reflect.Type, string)
 	walk = func(typ reflect.Type, prefix string) {

@@ -12,37 +12,43 @@ import (
 	"github.com/tarport/tarport"
 )
 
-// overrides are the variables that override the keys under tarport:.
-var overrides = []struct {
+// keys are the keys under tarport:, in the order in which they are shown. Each
+// has a variable; see variable.
+var keys = []struct {
 	name string
 	at   func(*Tarport) any
 }{
-	{"TARPORT_DATA", func(t *Tarport) any { return &t.Data }},
-	{"TARPORT_PUBLIC_URL", func(t *Tarport) any { return &t.PublicURL }},
-	{"TARPORT_SECRET", func(t *Tarport) any { return &t.Secret }},
-	{"TARPORT_TRUSTED_PROXIES", func(t *Tarport) any { return &t.TrustedProxies }},
-	{"TARPORT_DATABASE_DSN", func(t *Tarport) any { return &t.Database.DSN }},
-	{"TARPORT_METRICS_ADDR", func(t *Tarport) any { return &t.Metrics.Addr }},
-	{"TARPORT_BLOBS_GRACE", func(t *Tarport) any { return &t.Blobs.Grace }},
-	{"TARPORT_UPLOADS_EXPIRE", func(t *Tarport) any { return &t.Uploads.Expire }},
-	{"TARPORT_UPLOADS_MAX", func(t *Tarport) any { return &t.Uploads.Max }},
-	{"TARPORT_UPLOADS_MAX_BYTES", func(t *Tarport) any { return &t.Uploads.MaxBytes }},
-	{"TARPORT_MANIFESTS_SPARSE", func(t *Tarport) any { return &t.Manifests.Sparse }},
-	{"TARPORT_ARCHIVES_MAX_SIZE", func(t *Tarport) any { return &t.Archives.MaxSize }},
-	{"TARPORT_ARCHIVES_MAX_UNPACKED", func(t *Tarport) any { return &t.Archives.MaxUnpacked }},
-	{"TARPORT_ARCHIVES_MAX_LAYER", func(t *Tarport) any { return &t.Archives.MaxLayer }},
-	{"TARPORT_ARCHIVES_REPACK", func(t *Tarport) any { return &t.Archives.Repack }},
-	{"TARPORT_ARCHIVES_COMPRESSION", func(t *Tarport) any { return &t.Archives.Compression }},
-	{"TARPORT_ARCHIVES_CONCURRENT", func(t *Tarport) any { return &t.Archives.Concurrent }},
-	{"TARPORT_NAMESPACES_AUTO_CREATE", func(t *Tarport) any { return &t.Namespaces.AutoCreate }},
-	{"TARPORT_NAMESPACES_CREATE_BY", func(t *Tarport) any { return &t.Namespaces.CreateBy }},
-	{"TARPORT_NAMESPACES_PERSONAL", func(t *Tarport) any { return &t.Namespaces.Personal }},
-	{"TARPORT_STORAGE_MIN_FREE", func(t *Tarport) any { return &t.Storage.MinFree }},
-	{"TARPORT_AUDIT_RETENTION", func(t *Tarport) any { return &t.Audit.Retention }},
-	{"TARPORT_SCAN_ENABLED", func(t *Tarport) any { return &t.Scan.Enabled }},
-	{"TARPORT_SCAN_CONCURRENCY", func(t *Tarport) any { return &t.Scan.Concurrency }},
-	{"TARPORT_SCAN_RATE", func(t *Tarport) any { return &t.Scan.Rate }},
-	{"TARPORT_TOKENS_KEY_ROTATION", func(t *Tarport) any { return &t.Tokens.KeyRotation }},
+	{"data", func(t *Tarport) any { return &t.Data }},
+	{"public_url", func(t *Tarport) any { return &t.PublicURL }},
+	{"secret", func(t *Tarport) any { return &t.Secret }},
+	{"trusted_proxies", func(t *Tarport) any { return &t.TrustedProxies }},
+	{"database.dsn", func(t *Tarport) any { return &t.Database.DSN }},
+	{"metrics.addr", func(t *Tarport) any { return &t.Metrics.Addr }},
+	{"blobs.grace", func(t *Tarport) any { return &t.Blobs.Grace }},
+	{"uploads.expire", func(t *Tarport) any { return &t.Uploads.Expire }},
+	{"uploads.max", func(t *Tarport) any { return &t.Uploads.Max }},
+	{"uploads.max_bytes", func(t *Tarport) any { return &t.Uploads.MaxBytes }},
+	{"manifests.sparse", func(t *Tarport) any { return &t.Manifests.Sparse }},
+	{"archives.max_size", func(t *Tarport) any { return &t.Archives.MaxSize }},
+	{"archives.max_unpacked", func(t *Tarport) any { return &t.Archives.MaxUnpacked }},
+	{"archives.max_layer", func(t *Tarport) any { return &t.Archives.MaxLayer }},
+	{"archives.repack", func(t *Tarport) any { return &t.Archives.Repack }},
+	{"archives.compression", func(t *Tarport) any { return &t.Archives.Compression }},
+	{"archives.concurrent", func(t *Tarport) any { return &t.Archives.Concurrent }},
+	{"namespaces.auto_create", func(t *Tarport) any { return &t.Namespaces.AutoCreate }},
+	{"namespaces.create_by", func(t *Tarport) any { return &t.Namespaces.CreateBy }},
+	{"namespaces.personal", func(t *Tarport) any { return &t.Namespaces.Personal }},
+	{"storage.min_free", func(t *Tarport) any { return &t.Storage.MinFree }},
+	{"audit.retention", func(t *Tarport) any { return &t.Audit.Retention }},
+	{"scan.enabled", func(t *Tarport) any { return &t.Scan.Enabled }},
+	{"scan.concurrency", func(t *Tarport) any { return &t.Scan.Concurrency }},
+	{"scan.rate", func(t *Tarport) any { return &t.Scan.Rate }},
+	{"tokens.key_rotation", func(t *Tarport) any { return &t.Tokens.KeyRotation }},
+}
+
+// variable is the name of the variable that overrides a key.
+func variable(key string) string {
+	return "TARPORT_" + strings.ToUpper(strings.ReplaceAll(key, ".", "_"))
 }
 
 // The variables that are no key of the configuration.
@@ -60,12 +66,14 @@ var kubernetes = regexp.MustCompile(`^TARPORT_(SERVICE_(HOST|PORT)(_.*)?|PORT(_\
 
 func (c *Config) applyEnviron(environ []string) error {
 	known := []string{EnvFile, EnvAdminPassword, EnvRegistry, EnvUser, EnvPassword}
-	for _, o := range overrides {
-		known = append(known, o.name)
-		if v, ok := lookup(environ, o.name); ok {
-			if err := setValue(o.at(&c.Tarport), v); err != nil {
-				return fmt.Errorf("%s: %w", o.name, err)
+	for _, k := range keys {
+		name := variable(k.name)
+		known = append(known, name)
+		if v, ok := lookup(environ, name); ok {
+			if err := setValue(k.at(&c.Tarport), v); err != nil {
+				return fmt.Errorf("%s: %w", name, err)
 			}
+			c.From[k.name] = name
 		}
 	}
 	for _, kv := range environ {
