@@ -31,11 +31,16 @@ func (r imageRef) manifest(below string) string {
 // repositoryPath is a path of the API below a repository, whose name keeps its
 // slashes.
 func repositoryPath(repository, format string, parts ...string) string {
-	names := strings.Split(repository, "/")
-	for i, n := range names {
-		names[i] = url.PathEscape(n)
+	return "/repositories/" + escapedRepository(repository) + "/-/" + pathf(format, parts...)
+}
+
+// escapedRepository is the name of a repository in a path.
+func escapedRepository(name string) string {
+	parts := strings.Split(name, "/")
+	for i, p := range parts {
+		parts[i] = url.PathEscape(p)
 	}
-	return "/repositories/" + strings.Join(names, "/") + "/-/" + pathf(format, parts...)
+	return strings.Join(parts, "/")
 }
 
 // image reads the name of an image: NAMESPACE/NAME, with a tag, a digest or

@@ -115,6 +115,25 @@ func TestTagsAreSetAndDeleted(t *testing.T) {
 	}
 }
 
+func TestARepositoryIsDeletedByWhoMeansIt(t *testing.T) {
+	t.Parallel()
+	d := newImageDesk(t)
+	robot := d.secret("robot create team ci --role=writer")
+	ci := newDesk(t, d.server, "TARPORT_USER=team+ci", "TARPORT_PASSWORD="+robot)
+	ci.fail(exitFailure, "", "repo rm --yes team/openjdk", "needs the role maintainer")
+	d.fail(exitUsage, "team/openjdk\n", "repo rm team/openjdk", "use --yes if you mean it")
+	if code, stdout, stderr := d.run("", "repo rm --dry-run team/openjdk"); code != exitOK || stdout != "" || !strings.Contains(stderr, "would be deleted, with 5 images and 8 tags") {
+		t.Errorf("repo rm --dry-run = %d, %s, %s", code, stdout, stderr)
+	}
+	d.do("", "inspect team/openjdk:17")
+	d.do("", "repo rm --yes "+d.server.addr+"/team/openjdk")
+	d.fail(exitFailure, "", "inspect team/openjdk:17", "team/openjdk")
+	d.fail(exitFailure, "", "repo rm --yes team/openjdk", "team/openjdk")
+	for _, line := range []string{"repo rm", "repo rm team", "repo rm team/openjdk:17", "repo rm a/b c/d", "repo brew"} {
+		d.fail(exitUsage, "", line, "Usage:")
+	}
+}
+
 // TestALoginDeletesByDigest is for docker's kind of login, which has a token
 // for each repository.
 func TestALoginDeletesByDigest(t *testing.T) {

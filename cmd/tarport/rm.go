@@ -26,7 +26,7 @@ func newRemoveCmd(a *app) *cobra.Command {
 		Use:   "rm NAME:TAG|NAME@DIGEST...",
 		Short: "Delete tags, or images with all their tags",
 		Long: `Rm deletes tags; the images they point to stay, and a tag can be set again (tarport history --tag NAME:TAG). By a
-digest it deletes an image, with all tags that point to it. On a terminal it asks first. Of several that cannot all be
+digest it deletes an image, with all tags that point to it; tarport repo rm deletes a repository. On a terminal it asks first. Of several that cannot all be
 deleted it deletes the others, and ends with 1.` + apiUsage,
 		Example: `  tarport rm team/app:1.4-rc1 team/app:1.4-rc2
   tarport rm --dry-run team/app@sha256:…`,
@@ -37,7 +37,7 @@ deleted it deletes the others, and ends with 1.` + apiUsage,
 			var list []imageRef
 			for _, arg := range args {
 				if _, tag := splitTag(arg); tag == "" && !strings.Contains(arg, "@") {
-					return usageError{fmt.Errorf("%s: %w", arg, errSayWhich)}
+					return usageError{fmt.Errorf("%s: %w; all of a repository goes by tarport repo rm", arg, errSayWhich)}
 				}
 				im, err := o.image(a, cmd, arg)
 				if err != nil {

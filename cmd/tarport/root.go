@@ -78,7 +78,7 @@ func newRootCmd(a *app) *cobra.Command {
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	cmd.AddCommand(
 		newServeCmd(a), newConfigCmd(a), newHealthcheckCmd(a), newQuotaCmd(a), newVersionCmd(a),
-		newLoginCmd(a), newLogoutCmd(a), newNamespaceCmd(a), newUserCmd(a), newTokenCmd(a), newRobotCmd(a), newAuditCmd(a),
+		newLoginCmd(a), newLogoutCmd(a), newNamespaceCmd(a), newRepositoryCmd(a), newUserCmd(a), newTokenCmd(a), newRobotCmd(a), newAuditCmd(a),
 		newLoadCmd(a), newImportCmd(a), newCommitCmd(a), newSaveCmd(a), newExportCmd(a),
 		newListCmd(a), newSearchCmd(a), newTagsCmd(a), newVariantsCmd(a), newInspectCmd(a), newHistoryCmd(a), newDiffCmd(a), newFilesCmd(a), newCatCmd(a),
 		newTagCmd(a), newRemoveCmd(a),

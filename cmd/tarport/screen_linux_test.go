@@ -104,6 +104,13 @@ func TestTerminals(t *testing.T) {
 	if code, got := screen.run(d, "y\n", "rm team/bin:1"); code != exitOK || !strings.Contains(got, "team/bin:1 is deleted.") {
 		t.Errorf("rm that is answered with yes = %d, %q", code, got)
 	}
+	if code, got := screen.run(d, "team/bin\n", "repo rm team/openjdk"); code != exitFailure ||
+		!strings.Contains(got, "with 5 images and 8 tags") || !strings.Contains(got, "that is not its name: nothing is deleted") {
+		t.Errorf("repo rm that is answered with another name = %d, %q", code, got)
+	}
+	if code, got := screen.run(d, "team/openjdk\n", "repo rm team/openjdk"); code != exitOK || !strings.Contains(got, "The repository team/openjdk is deleted") {
+		t.Errorf("repo rm that is answered with the name = %d, %q", code, got)
+	}
 	if file := filepath.Join(t.TempDir(), "x"); os.WriteFile(file, nil, 0o600) == nil {
 		f, err := os.Open(file)
 		if err != nil {
