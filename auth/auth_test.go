@@ -17,6 +17,7 @@ import (
 
 	"github.com/tarport/tarport"
 	"github.com/tarport/tarport/storage/metadata"
+	"github.com/tarport/tarport/storage/metadata/metadatatest"
 )
 
 const (
@@ -81,16 +82,7 @@ func (h *hashes) since(fn func()) int {
 
 func openDB(t testing.TB, path string, c *clock) *metadata.DB {
 	t.Helper()
-	db, err := metadata.Open(t.Context(), metadata.Options{DSN: path, Now: c.now})
-	if err != nil {
-		t.Fatalf("open the database: %v", err)
-	}
-	t.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			t.Errorf("close the database: %v", err)
-		}
-	})
-	return db
+	return metadatatest.Open(t, metadata.Options{DSN: path, Now: c.now})
 }
 
 // world is a service on a database of its own, with an administrator.

@@ -16,8 +16,8 @@ import (
 	"golang.org/x/crypto/argon2"
 
 	"github.com/tarport/tarport"
-	"github.com/tarport/tarport/internal/pgtest"
 	"github.com/tarport/tarport/storage/metadata"
+	"github.com/tarport/tarport/storage/metadata/metadatatest"
 )
 
 func TestPasswordHashIsArgon2idWithItsParameters(t *testing.T) {
@@ -218,7 +218,7 @@ func TestRefusedLoginsCostTheSame(t *testing.T) {
 func TestLoginOnPostgreSQL(t *testing.T) {
 	t.Parallel()
 	c := newClock()
-	s, _ := newService(t, openDB(t, pgtest.DSN(t), c), c)
+	s, _ := newService(t, openDB(t, metadatatest.Postgres(t), c), c)
 	if _, err := s.EnsureAdmin(t.Context(), testPassword); err != nil {
 		t.Fatalf("EnsureAdmin: %v", err)
 	}

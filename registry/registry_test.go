@@ -22,9 +22,9 @@ import (
 
 	"github.com/tarport/tarport"
 	"github.com/tarport/tarport/internal/httpapi"
-	"github.com/tarport/tarport/internal/pgtest"
 	"github.com/tarport/tarport/storage"
 	"github.com/tarport/tarport/storage/metadata"
+	"github.com/tarport/tarport/storage/metadata/metadatatest"
 )
 
 // distribution logs to logrus' standard logger; what is of interest comes back
@@ -99,17 +99,13 @@ func eachServer(t *testing.T, auth fakeAuth, test func(t *testing.T, s *server))
 	})
 	t.Run("postgres and a driver", func(t *testing.T) {
 		t.Parallel()
-		test(t, newServerOn(t, auth, pgtest.DSN(t), storage.Options{Driver: inmemory.New()}))
+		test(t, newServerOn(t, auth, metadatatest.Postgres(t), storage.Options{Driver: inmemory.New()}))
 	})
 }
 
 func newServerOn(tb testing.TB, auth fakeAuth, dsn string, o storage.Options) *server {
 	tb.Helper()
-	db, err := metadata.Open(tb.Context(), metadata.Options{DSN: dsn})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { _ = db.Close() })
+	db := metadatatest.Open(tb, metadata.Options{DSN: dsn})
 	for _, name := range []string{"admin", "ada"} { // the rows of fakeAuth's users 1 and 2
 		if _, err := db.CreateUser(tb.Context(), metadata.User{Name: name, PasswordHash: "-", Admin: true}); err != nil {
 			tb.Fatal(err)

@@ -17,8 +17,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarport/tarport"
-	"github.com/tarport/tarport/internal/pgtest"
 	"github.com/tarport/tarport/storage/metadata"
+	"github.com/tarport/tarport/storage/metadata/metadatatest"
 )
 
 // spaceTest is a store whose namespace team is there, with one byte in it.
@@ -32,15 +32,10 @@ type spaceTest struct {
 // eachStore runs a test over SQLite and over PostgreSQL.
 func eachSpace(t *testing.T, test func(t *testing.T, s *spaceTest)) {
 	t.Helper()
-	for name, dsn := range map[string]func() string{
-		"sqlite":   func() string { return filepath.Join(t.TempDir(), "meta.db") },
-		"postgres": func() string { return pgtest.DSN(t) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, newSpaceTest(t, dsn()))
-		})
-	}
+	metadatatest.Each(t, func(t *testing.T, dsn string) {
+		t.Helper()
+		test(t, newSpaceTest(t, dsn))
+	})
 }
 
 func newSpaceTest(tb testing.TB, dsn string) *spaceTest {
@@ -48,11 +43,7 @@ func newSpaceTest(tb testing.TB, dsn string) *spaceTest {
 	now := &atomic.Int64{}
 	now.Store(time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC).UnixMicro())
 	clock := func() time.Time { return time.UnixMicro(now.Load()) }
-	db, err := metadata.Open(tb.Context(), metadata.Options{DSN: dsn, Now: clock})
-	if err != nil {
-		tb.Fatalf("Open: %v", err)
-	}
-	tb.Cleanup(func() { _ = db.Close() })
+	db := metadatatest.Open(tb, metadata.Options{DSN: dsn, Now: clock})
 	s, err := New(Options{DB: db, Root: tb.TempDir(), MinFree: 1, Now: clock})
 	if err != nil {
 		tb.Fatalf("New: %v", err)

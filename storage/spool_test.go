@@ -25,7 +25,7 @@ func TestASpoolGivesBackWhatWasNotTakenBack(t *testing.T) {
 			want []byte
 		}
 		var kept []piece
-		for i := range 300 {
+		for i := range 100 {
 			b := bytes.Repeat([]byte{byte(i), byte(i >> 8), 'x'}, []int{0, 1, 100, 10_000, spoolTail / 2}[r.IntN(5)])
 			at := p.Mark()
 			for rest := b; len(rest) > 0; {

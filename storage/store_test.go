@@ -19,8 +19,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarport/tarport"
-	"github.com/tarport/tarport/internal/pgtest"
 	"github.com/tarport/tarport/storage/metadata"
+	"github.com/tarport/tarport/storage/metadata/metadatatest"
 )
 
 // clock is a clock that a test moves. It begins now, since files have the
@@ -55,7 +55,7 @@ func eachStore(t *testing.T, test func(t *testing.T, s *testStore)) {
 	})
 	t.Run("postgres and a driver", func(t *testing.T) {
 		t.Parallel()
-		test(t, openStore(t, &testStore{dsn: pgtest.DSN(t), driver: inmemory.New(), clock: newClock()}))
+		test(t, openStore(t, &testStore{dsn: metadatatest.Postgres(t), driver: inmemory.New(), clock: newClock()}))
 	})
 }
 
@@ -73,23 +73,16 @@ func onSQLite(tb testing.TB) *testStore {
 // onPostgres is a store on PostgreSQL and a file system.
 func onPostgres(tb testing.TB) *testStore {
 	tb.Helper()
-	return openStore(tb, &testStore{dsn: pgtest.DSN(tb), root: tb.TempDir(), clock: newClock()})
+	return openStore(tb, &testStore{dsn: metadatatest.Postgres(tb), root: tb.TempDir(), clock: newClock()})
 }
 
 // openStore opens a store over what s names: anew, or as another process does.
 func openStore(tb testing.TB, s *testStore) *testStore {
 	tb.Helper()
-	db, err := metadata.Open(tb.Context(), metadata.Options{DSN: s.dsn, Now: s.clock.now})
-	if err != nil {
-		tb.Fatalf("metadata.Open: %v", err)
-	}
-	tb.Cleanup(func() {
-		if err := db.Close(); err != nil {
-			tb.Errorf("close the database: %v", err)
-		}
-	})
+	db := metadatatest.Open(tb, metadata.Options{DSN: s.dsn, Now: s.clock.now})
 	addUsers(tb, db)
 	opened := *s
+	var err error
 	opened.Store, err = New(Options{DB: db, Root: s.root, Driver: s.driver, Now: s.clock.now, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		tb.Fatalf("New: %v", err)

@@ -21,6 +21,7 @@ import (
 	"github.com/tarport/tarport/storage"
 	"github.com/tarport/tarport/storage/layer"
 	"github.com/tarport/tarport/storage/metadata"
+	"github.com/tarport/tarport/storage/metadata/metadatatest"
 )
 
 // access is a tarport.Access of a test.
@@ -51,10 +52,7 @@ func newRegistryOn(tb testing.TB, storing func(*storage.Options), change ...func
 	tb.Helper()
 	dir := tb.TempDir()
 	dsn := filepath.Join(dir, "tarport.db")
-	db, err := metadata.Open(tb.Context(), metadata.Options{DSN: dsn})
-	if err != nil {
-		tb.Fatal(err)
-	}
+	db := metadatatest.Open(tb, metadata.Options{DSN: dsn})
 	root := filepath.Join(dir, "data")
 	quiet := slog.New(slog.DiscardHandler)
 	so := storage.Options{DB: db, Root: root, Log: quiet}
@@ -68,7 +66,7 @@ func newRegistryOn(tb testing.TB, storing func(*storage.Options), change ...func
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() {
-		if err := errors.Join(raw.Close(), db.Close()); err != nil {
+		if err := raw.Close(); err != nil {
 			tb.Error(err)
 		}
 	})

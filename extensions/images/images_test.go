@@ -22,9 +22,9 @@ import (
 	"github.com/tarport/tarport"
 	"github.com/tarport/tarport/extensions/archive"
 	"github.com/tarport/tarport/internal/httpapi"
-	"github.com/tarport/tarport/internal/pgtest"
 	"github.com/tarport/tarport/storage"
 	"github.com/tarport/tarport/storage/metadata"
+	"github.com/tarport/tarport/storage/metadata/metadatatest"
 )
 
 // world is the routes over a real store, into which archives are loaded.
@@ -49,9 +49,7 @@ func (access) Authorize(_ context.Context, p tarport.Principal, _ tarport.Action
 
 func newWorld(t *testing.T, dsn string) *world {
 	t.Helper()
-	db, err := metadata.Open(t.Context(), metadata.Options{DSN: dsn})
-	check(t, err)
-	t.Cleanup(func() { _ = db.Close() })
+	db := metadatatest.Open(t, metadata.Options{DSN: dsn})
 	w := &world{T: t, db: db}
 	var ids []int64
 	for _, name := range []string{"ada", "bob"} {
@@ -61,6 +59,7 @@ func newWorld(t *testing.T, dsn string) *world {
 	}
 	w.user = tarport.Principal{UserID: ids[0], Name: "ada"}
 	log := slog.New(slog.DiscardHandler)
+	var err error
 	w.content, err = storage.New(storage.Options{DB: db, Root: t.TempDir(), Log: log})
 	check(t, err)
 	w.load, err = archive.New(archive.Options{Store: archive.Storage(w.content), Access: access{}, Log: log})
@@ -86,13 +85,9 @@ func (w *world) as(name string, do func()) {
 
 func eachWorld(t *testing.T, test func(w *world)) {
 	t.Helper()
-	t.Run("sqlite", func(t *testing.T) {
-		t.Parallel()
-		test(newWorld(t, filepath.Join(t.TempDir(), "tarport.db")))
-	})
-	t.Run("postgres", func(t *testing.T) {
-		t.Parallel()
-		test(newWorld(t, pgtest.DSN(t)))
+	metadatatest.Each(t, func(t *testing.T, dsn string) {
+		t.Helper()
+		test(newWorld(t, dsn))
 	})
 }
 

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
-	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -21,10 +20,10 @@ import (
 	"github.com/tarport/tarport/auth"
 	"github.com/tarport/tarport/extensions/namespaces"
 	"github.com/tarport/tarport/internal/httpapi"
-	"github.com/tarport/tarport/internal/pgtest"
 	"github.com/tarport/tarport/registry"
 	"github.com/tarport/tarport/storage"
 	"github.com/tarport/tarport/storage/metadata"
+	"github.com/tarport/tarport/storage/metadata/metadatatest"
 )
 
 const (
@@ -44,15 +43,10 @@ type site struct {
 // eachSite runs a test on SQLite and on PostgreSQL.
 func eachSite(t *testing.T, policy metadata.NamespacePolicy, test func(t *testing.T, s *site)) {
 	t.Helper()
-	for name, dsn := range map[string]func(t *testing.T) string{
-		"sqlite":   func(t *testing.T) string { t.Helper(); return filepath.Join(t.TempDir(), "meta.db") },
-		"postgres": func(t *testing.T) string { t.Helper(); return pgtest.DSN(t) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, newSite(t, dsn(t), policy))
-		})
-	}
+	metadatatest.Each(t, func(t *testing.T, dsn string) {
+		t.Helper()
+		test(t, newSite(t, dsn, policy))
+	})
 }
 
 func must[T any](t *testing.T) func(v T, err error) T {
@@ -68,8 +62,7 @@ func must[T any](t *testing.T) func(v T, err error) T {
 
 func newSite(t *testing.T, dsn string, policy metadata.NamespacePolicy) *site {
 	t.Helper()
-	db := must[*metadata.DB](t)(metadata.Open(t.Context(), metadata.Options{DSN: dsn, Namespaces: policy}))
-	t.Cleanup(func() { _ = db.Close() })
+	db := metadatatest.Open(t, metadata.Options{DSN: dsn, Namespaces: policy})
 	content := must[*storage.Store](t)(storage.New(storage.Options{DB: db, Root: t.TempDir()}))
 	late := &atomic.Int64{}
 	who := must[*auth.Service](t)(auth.New(t.Context(), auth.Options{DB: db, Secret: secret, Now: func() time.Time {

@@ -23,10 +23,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarport/tarport"
-	"github.com/tarport/tarport/internal/pgtest"
 	"github.com/tarport/tarport/storage"
 	"github.com/tarport/tarport/storage/layer/scan"
 	"github.com/tarport/tarport/storage/metadata"
+	"github.com/tarport/tarport/storage/metadata/metadatatest"
 )
 
 // registry is a store with a scanner, whose clock a test moves.
@@ -45,21 +45,15 @@ func (c *clock) advance(d time.Duration) { c.ahead.Add(int64(d)) }
 
 func eachDB(t *testing.T, test func(t *testing.T, r *registry)) {
 	t.Helper()
-	t.Run("sqlite", func(t *testing.T) {
-		t.Parallel()
-		test(t, open(t, filepath.Join(t.TempDir(), "tarport.db"), t.TempDir(), &clock{}))
-	})
-	t.Run("postgres", func(t *testing.T) {
-		t.Parallel()
-		test(t, open(t, pgtest.DSN(t), t.TempDir(), &clock{}))
+	metadatatest.Each(t, func(t *testing.T, dsn string) {
+		t.Helper()
+		test(t, open(t, dsn, t.TempDir(), &clock{}))
 	})
 }
 
 func open(t *testing.T, dsn, root string, c *clock) *registry {
 	t.Helper()
-	db, err := metadata.Open(t.Context(), metadata.Options{DSN: dsn, Now: c.now})
-	check(t, "open the database", err)
-	t.Cleanup(func() { check(t, "close the database", db.Close()) })
+	db := metadatatest.Open(t, metadata.Options{DSN: dsn, Now: c.now})
 	s, err := storage.New(storage.Options{DB: db, Root: root, Now: c.now, Log: slog.New(slog.DiscardHandler)})
 	check(t, "open the store", err)
 	return &registry{s, db, root, c, dsn}
@@ -372,7 +366,7 @@ func TestAPushWakesTheScanner(t *testing.T) {
 
 func TestReplicasShareTheWork(t *testing.T) {
 	t.Parallel()
-	r := open(t, pgtest.DSN(t), t.TempDir(), &clock{})
+	r := open(t, metadatatest.Postgres(t), t.TempDir(), &clock{})
 	other := open(t, r.dsn, r.root, r.clock)
 	var images []digest.Digest
 	for i := range 10 {

@@ -20,9 +20,9 @@ import (
 
 	"github.com/tarport/tarport"
 	"github.com/tarport/tarport/extensions/tags"
-	"github.com/tarport/tarport/internal/pgtest"
 	"github.com/tarport/tarport/storage"
 	"github.com/tarport/tarport/storage/metadata"
+	"github.com/tarport/tarport/storage/metadata/metadatatest"
 )
 
 // members lets everybody pull from what does not begin with secret/, and those
@@ -54,22 +54,15 @@ type site struct {
 // eachSite runs a test on SQLite and on PostgreSQL.
 func eachSite(t *testing.T, test func(t *testing.T, s *site)) {
 	t.Helper()
-	for name, dsn := range map[string]func(t *testing.T) string{
-		"sqlite":   func(t *testing.T) string { t.Helper(); return filepath.Join(t.TempDir(), "meta.db") },
-		"postgres": func(t *testing.T) string { t.Helper(); return pgtest.DSN(t) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, newSite(t, dsn(t)))
-		})
-	}
+	metadatatest.Each(t, func(t *testing.T, dsn string) {
+		t.Helper()
+		test(t, newSite(t, dsn))
+	})
 }
 
 func newSite(t *testing.T, dsn string) *site {
 	t.Helper()
-	db, err := metadata.Open(t.Context(), metadata.Options{DSN: dsn})
-	check(t, "metadata.Open", err)
-	t.Cleanup(func() { _ = db.Close() })
+	db := metadatatest.Open(t, metadata.Options{DSN: dsn})
 	store, err := storage.New(storage.Options{DB: db, Root: t.TempDir()})
 	check(t, "storage.New", err)
 	s, err := tags.New(tags.Options{DB: db, Content: store, Auth: members{}})

@@ -22,9 +22,9 @@ import (
 	"github.com/tarport/tarport"
 	"github.com/tarport/tarport/extensions/uploads"
 	"github.com/tarport/tarport/internal/httpapi"
-	"github.com/tarport/tarport/internal/pgtest"
 	"github.com/tarport/tarport/storage"
 	"github.com/tarport/tarport/storage/metadata"
+	"github.com/tarport/tarport/storage/metadata/metadatatest"
 )
 
 type access func(a tarport.Action) error
@@ -43,26 +43,19 @@ type site struct {
 
 func eachSite(t *testing.T, test func(t *testing.T, s *site)) {
 	t.Helper()
-	for name, dsn := range map[string]func(t *testing.T) string{
-		"sqlite":   func(t *testing.T) string { t.Helper(); return filepath.Join(t.TempDir(), "meta.db") },
-		"postgres": func(t *testing.T) string { t.Helper(); return pgtest.DSN(t) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, newSite(t, dsn(t)))
-		})
-	}
+	metadatatest.Each(t, func(t *testing.T, dsn string) {
+		t.Helper()
+		test(t, newSite(t, dsn))
+	})
 }
 
 const maxSize = 1 << 20
 
 func newSite(t *testing.T, dsn string) *site {
 	t.Helper()
-	db, err := metadata.Open(t.Context(), metadata.Options{DSN: dsn})
-	if err != nil {
-		t.Fatal(err)
-	}
+	db := metadatatest.Open(t, metadata.Options{DSN: dsn})
 	s := &site{t: t}
+	var err error
 	if s.store, err = storage.New(storage.Options{DB: db, Root: t.TempDir(), MaxArchive: maxSize, Log: slog.New(slog.DiscardHandler)}); err != nil {
 		t.Fatal(err)
 	}

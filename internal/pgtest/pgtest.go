@@ -16,13 +16,11 @@ package pgtest
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"errors"
 	"fmt"
 	"net/url"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -42,6 +40,12 @@ var shared = sync.OnceValues(start)
 // skipped, or fails where the environment says CI=true.
 func DSN(t testing.TB) string {
 	t.Helper()
+	return create(t, "template1")
+}
+
+// running is the cluster; it ends the test where there is none.
+func running(t testing.TB) *cluster {
+	t.Helper()
 	c, err := shared()
 	if errors.Is(err, errNotInstalled) && os.Getenv("CI") != "true" {
 		t.Skipf("needs PostgreSQL: %v", err)
@@ -49,8 +53,14 @@ func DSN(t testing.TB) string {
 	if err != nil {
 		t.Fatalf("start PostgreSQL: %v", err)
 	}
-	name := "t_" + strings.ToLower(rand.Text())
-	if err := c.exec(t.Context(), "CREATE DATABASE "+name); err != nil {
+	return c
+}
+
+// create makes a copy of the template, for as long as the test runs.
+func create(t testing.TB, template string) string {
+	t.Helper()
+	c, name := running(t), newName()
+	if err := c.exec(t.Context(), "CREATE DATABASE "+name+" TEMPLATE "+template); err != nil {
 		t.Fatalf("create database: %v", err)
 	}
 	t.Cleanup(func() {

@@ -42,6 +42,16 @@ type testDB struct {
 	clock *clock
 }
 
+// templates are databases that the migrations have made; a variable, as the
+// tests of this process share them.
+var templates = pgtest.NewTemplates(func(ctx context.Context, dsn string) error {
+	db, err := Open(ctx, Options{DSN: dsn})
+	if err != nil {
+		return err
+	}
+	return db.Close()
+})
+
 // eachDB runs a test on a fresh SQLite and on a fresh PostgreSQL database.
 func eachDB(t *testing.T, test func(t *testing.T, db *testDB)) {
 	t.Helper()
@@ -57,12 +67,12 @@ func eachDB(t *testing.T, test func(t *testing.T, db *testDB)) {
 
 func onSQLite(tb testing.TB) *testDB {
 	tb.Helper()
-	return openAt(tb, filepath.Join(tb.TempDir(), "meta data?#%.db"), newClock())
+	return openAt(tb, templates.SQLite(tb, filepath.Join(tb.TempDir(), "meta data?#%.db")), newClock())
 }
 
 func onPostgres(tb testing.TB) *testDB {
 	tb.Helper()
-	return openAt(tb, pgtest.DSN(tb), newClock())
+	return openAt(tb, templates.Postgres(tb), newClock())
 }
 
 // openAt opens one more handle on a database.

@@ -2,7 +2,6 @@ package metadata_test
 
 import (
 	"bytes"
-	"path/filepath"
 	"sync"
 	"testing"
 	"time"
@@ -10,42 +9,29 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/tarport/tarport"
-	"github.com/tarport/tarport/internal/pgtest"
 	"github.com/tarport/tarport/storage/metadata"
+	"github.com/tarport/tarport/storage/metadata/metadatatest"
 )
 
 // onEachDatabase runs fn on SQLite and on PostgreSQL, with a clock that only
 // moves when it is told to.
 func onEachDatabase(t *testing.T, fn func(t *testing.T, db *metadata.DB, advance func(time.Duration))) {
 	t.Helper()
-	for name, dsn := range map[string]func(t *testing.T) string{
-		"sqlite":   func(t *testing.T) string { t.Helper(); return filepath.Join(t.TempDir(), "meta.db") },
-		"postgres": func(t *testing.T) string { t.Helper(); return pgtest.DSN(t) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			var mu sync.Mutex
-			now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
-			db, err := metadata.Open(t.Context(), metadata.Options{DSN: dsn(t), Now: func() time.Time {
-				mu.Lock()
-				defer mu.Unlock()
-				return now
-			}})
-			if err != nil {
-				t.Fatalf("Open: %v", err)
-			}
-			t.Cleanup(func() {
-				if err := db.Close(); err != nil {
-					t.Errorf("Close: %v", err)
-				}
-			})
-			fn(t, db, func(d time.Duration) {
-				mu.Lock()
-				defer mu.Unlock()
-				now = now.Add(d)
-			})
+	metadatatest.Each(t, func(t *testing.T, dsn string) {
+		t.Helper()
+		var mu sync.Mutex
+		now := time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+		db := metadatatest.Open(t, metadata.Options{DSN: dsn, Now: func() time.Time {
+			mu.Lock()
+			defer mu.Unlock()
+			return now
+		}})
+		fn(t, db, func(d time.Duration) {
+			mu.Lock()
+			defer mu.Unlock()
+			now = now.Add(d)
 		})
-	}
+	})
 }
 
 func createUser(t *testing.T, db *metadata.DB, u metadata.User) metadata.User {
