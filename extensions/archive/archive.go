@@ -113,7 +113,10 @@ type Service struct {
 	packing  *places.Set  // of layers that a save packs anew
 	planting *places.Set  // of exports that make their tree
 	asking   *places.Set  // of calls of Missing
-	paths    atomic.Int64 // that commits and exports have in memory
+	paths    atomic.Int64 // that commits and large exports have in memory
+	small    *places.Room // paths of small exports
+	windows  *places.Room // zstd layers that exports read
+	saves    *places.Room // bytes that saves have in memory
 	gzips    forms
 }
 
@@ -148,6 +151,9 @@ func New(o Options) (*Service, error) {
 		packing:  newPlaces(repacks, "layers are being packed anew"),
 		planting: newPlaces(exportTrees, "exports are being prepared"),
 		asking:   newPlaces(lookups, "lists of layers are being compared"),
+		small:    places.NewRoom(smallPaths, "too many exports are under way"),
+		windows:  places.NewRoom(exportWindows, "too many exports of zstd layers are under way"),
+		saves:    places.NewRoom(savesMemory, "too many archives of many or large manifests are being sent"),
 	}, nil
 }
 

@@ -38,10 +38,11 @@ type committedDoc struct {
 // that of platform, or linux/amd64. The principal of ctx must be allowed to pull
 // it.
 func (s *Service) openBase(ctx context.Context, name, platform string) (*base, error) {
-	v, err := s.newSaving(SaveRequest{Format: formatOCI, Platform: platform})
+	v, err := s.newSaving(ctx, SaveRequest{Format: formatOCI, Platform: platform})
 	if err != nil {
 		return nil, err
 	}
+	defer v.memory.Leave()
 	repository, ref, err := tarport.ParseImage(name)
 	if err != nil {
 		return nil, within(err, "base=%.200s", name)

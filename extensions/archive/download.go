@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/tarport/tarport/internal/places"
 )
 
 // Download is an archive that is made while it is read. What it is made of is
@@ -24,9 +26,14 @@ type Download struct {
 	ETag     string // strong: equal where all bytes are
 	Warnings []string
 
-	s     *Service
-	files []tarFile
+	s      *Service
+	files  []tarFile
+	memory *places.Share // of Service.saves
 }
+
+// Close gives back what the Download has of the memory of all; it is not read
+// after it.
+func (d *Download) Close() { d.memory.Leave() }
 
 // blobSource is where the bytes of a file in an archive come from.
 type blobSource struct {

@@ -18,6 +18,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/internal/places"
 	"github.com/tarport/tarport/storage/layer"
 )
 
@@ -55,21 +56,29 @@ type export struct {
 	files  []int // by layer: how many files have their content there
 	sorted bool  // the files of each layer are in the order of the tree
 	held   int64 // of Service.paths
+
+	small, windows *places.Share // of Service.small and Service.windows
 }
 
-// What exports cost that are under way: so many trees are made at once, and up
-// to smallExport paths of each are in memory without asking. The client decides
-// how long an export takes, so there may be many.
+// What exports may cost that are under way. The client decides how long one
+// takes, so there may be many.
 const (
-	exportTrees = 4
-	smallExport = 20_000
+	exportTrees   = 4         // are made at once
+	smallExport   = 20_000    // paths of an export that large ones do not keep out
+	smallPaths    = 1_000_000 // of all of those
+	exportWindows = 16        // zstd layers that all are reading: up to 128 MiB each
+	layerwise     = 3         // what a path costs, where files are sorted by their layers
 )
 
-// hold tells that this export has n paths in memory.
-func (x *export) hold(n int) error {
-	x.held = int64(n)
-	if all := x.s.paths.Add(x.held); n > smallExport && all > maxPaths {
-		x.close()
+// hold tells that this export has a tree of so many paths in memory, and times as
+// much as a tree needs.
+func (x *export) hold(paths, times int) error {
+	n := int64(paths) * int64(times)
+	if paths <= smallExport {
+		return x.small.Take(n)
+	}
+	x.held += n
+	if all := x.s.paths.Add(n); all > maxPaths {
 		return tarport.Errorf(tarport.Unavailable, "too many large exports or commits are under way: try again later")
 	}
 	return nil
@@ -79,14 +88,17 @@ func (x *export) hold(n int) error {
 func (x *export) close() {
 	x.s.paths.Add(-x.held)
 	x.held = 0
+	x.small.Leave()
+	x.windows.Leave()
 }
 
 func (s *Service) newExport(ctx context.Context, q ExportRequest) (_ *export, err error) {
 	defer func() { s.refused(ctx, KindExport, err) }()
-	v, err := s.newSaving(SaveRequest{Format: formatOCI, Platform: q.Platform})
+	v, err := s.newSaving(ctx, SaveRequest{Format: formatOCI, Platform: q.Platform})
 	if err != nil {
 		return nil, err
 	}
+	defer v.memory.Leave()
 	roots, err := v.authorized(ctx, slices.DeleteFunc([]string{q.Image}, func(name string) bool { return name == "" }))
 	if err != nil {
 		return nil, err
@@ -99,16 +111,23 @@ func (s *Service) newExport(ctx context.Context, q ExportRequest) (_ *export, er
 	if err != nil {
 		return nil, within(err, "%s", r.words)
 	}
-	x := &export{s: s, name: fileWords(r.repository, r.ref) + "-rootfs.tar", files: make([]int, len(m.layers))}
+	x := &export{
+		s: s, name: fileWords(r.repository, r.ref) + "-rootfs.tar", files: make([]int, len(m.layers)),
+		small: s.small.Enter(ctx), windows: s.windows.Enter(ctx),
+	}
 	for _, d := range m.layers {
 		x.blobs = append(x.blobs, d.Digest)
 	}
-	if err := x.plant(ctx, m); err != nil {
-		return nil, within(err, "%s", r.words)
+	err = x.plant(ctx, m)
+	if err == nil {
+		err = x.survey()
 	}
-	if err := errors.Join(x.survey(), x.limitOpen(ctx, r.repository, m.layers)); err != nil {
+	if err == nil {
+		err = x.limitOpen(ctx, r.repository, m.layers)
+	}
+	if err != nil {
 		x.close()
-		return nil, err
+		return nil, within(err, "%s", r.words)
 	}
 	return x, nil
 }
@@ -123,7 +142,7 @@ func (x *export) plant(ctx context.Context, m *saved) (err error) {
 	if x.tree, err = x.s.tree(ctx, m.layers, m.diffIDs); err != nil {
 		return err
 	}
-	return x.hold(x.tree.Len())
+	return x.hold(x.tree.Len(), 1)
 }
 
 // survey adds up the size, and finds out whether all files come in the order of
@@ -172,8 +191,13 @@ func (x *export) limitOpen(ctx context.Context, repository string, layers []ocis
 			zstd++
 		}
 	}
-	x.sorted = x.sorted && open <= maxOpen && zstd <= maxOpenZstd
-	return nil
+	if x.sorted = x.sorted && open <= maxOpen && zstd <= maxOpenZstd; !x.sorted {
+		zstd = min(zstd, 1)
+		if err := x.hold(x.tree.Len(), layerwise-1); err != nil {
+			return err
+		}
+	}
+	return x.windows.Take(int64(zstd))
 }
 
 // linkNames are the first names of files that have several, by layer.Node.File.

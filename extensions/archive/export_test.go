@@ -22,6 +22,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/internal/places"
 	"github.com/tarport/tarport/storage"
 	"github.com/tarport/tarport/storage/layer"
 )
@@ -42,6 +43,7 @@ func (r *registry) exported(tb testing.TB, q ExportRequest) []byte {
 	if int64(b.Len()) != x.size {
 		tb.Errorf("the export of %s has %d bytes, want %d as it said", q.Image, b.Len(), x.size)
 	}
+	x.close()
 	if err := r.Export(tb.Context(), &again, q); err != nil || !bytes.Equal(again.Bytes(), b.Bytes()) {
 		tb.Errorf("the export of %s is another one the second time (%v)", q.Image, err)
 	}
@@ -457,15 +459,42 @@ func TestExportsShareTheMemory(t *testing.T) {
 	reg := newRegistry(t)
 	reg.mustLoad(t, docker("app:1", pack(text("a", "1"))).pack())
 	others := &export{s: reg.Service}
-	if err := others.hold(maxPaths); err != nil {
+	if err := others.hold(maxPaths, 1); err != nil {
 		t.Fatalf("hold = %v of one that is alone", err)
 	}
 	large := &export{s: reg.Service}
-	if err := large.hold(smallExport + 1); tarport.ErrorCode(err) != tarport.Unavailable {
+	if err := large.hold(smallExport+1, 1); tarport.ErrorCode(err) != tarport.Unavailable {
 		t.Errorf("hold = %v, want UNAVAILABLE", err)
 	}
+	large.close()
 	reg.exported(t, ExportRequest{Image: "team/app:1"}) // small ones go on
 	if got := reg.paths.Load(); got != maxPaths {
 		t.Errorf("%d paths are held after an export, want %d as before", got, int64(maxPaths))
+	}
+}
+
+// TestExportsAreBoundedTogether: also small ones, and what zstd layers need, since
+// clients may take as long as they like. What ends gives all of it back.
+func TestExportsAreBoundedTogether(t *testing.T) {
+	t.Parallel()
+	reg := newRegistry(t)
+	layer := pack(text("a", "1"), text("b", "2"))
+	push(t, reg, "team/plain", "1", configOf("amd64", layer), layer)
+	push(t, reg, "team/zstd", "1", configOf("amd64", layer), zst(layer))
+	reg.small, reg.windows = places.NewRoom(2*3, "paths"), places.NewRoom(2, "windows") // half of it for strangers
+	for _, c := range []struct{ image, busy string }{{"team/plain:1", "paths"}, {"team/zstd:1", "windows"}} {
+		q := ExportRequest{Image: c.image}
+		x, err := reg.newExport(t.Context(), q)
+		if err != nil {
+			t.Fatalf("newExport of %s: %v", c.image, err)
+		}
+		if c.busy == "windows" {
+			x.small.Leave()
+		}
+		if err := reg.Export(t.Context(), io.Discard, q); tarport.ErrorCode(err) != tarport.Unavailable || !strings.Contains(err.Error(), c.busy) {
+			t.Errorf("a second export of %s = %v, want UNAVAILABLE, %s", c.image, err, c.busy)
+		}
+		x.close()
+		reg.exported(t, q)
 	}
 }

@@ -57,6 +57,7 @@ func (h *Handler) save(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	defer d.Close()
 	return d.Serve(w, r)
 }
 

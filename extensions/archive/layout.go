@@ -62,7 +62,12 @@ func (v *saving) pack() (*Download, error) {
 			b.blob(m.repository, d)
 		}
 	}
-	return b.download(v.fileName(), v.warnings)
+	d, err := b.download(v.fileName(), v.warnings)
+	if err != nil {
+		return nil, err
+	}
+	d.memory = v.memory
+	return d, nil
 }
 
 // indexJSON names every image of the request, and what refers to them.

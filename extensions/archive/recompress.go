@@ -23,7 +23,9 @@ import (
 // size, which stand in the archive before it, and again when it is sent. That
 // takes no room anywhere, and the archive keeps an exact length and can be
 // resumed like any other, because compressing the same bytes gives the same
-// bytes. The first time is remembered.
+// bytes. The first time is remembered. What goes on in the middle of such a layer
+// costs all of it up to there: so few are packed at a time, and strangers have
+// half of the places.
 
 // rewriteImage turns the zstd layers of an image into gzip, where the request
 // asks for it: the image gets a manifest of ours, with the same config. So it
@@ -196,19 +198,13 @@ func (v *saving) readable(ctx context.Context, repository string, d digest.Diges
 
 // forms remembers what the gzip form of zstd blobs is. The zero value is ready.
 type forms struct {
-	mu sync.Mutex
-	of map[digest.Digest]form
+	mu       sync.Mutex
+	of       map[digest.Digest]form
+	learning map[digest.Digest]chan struct{} // closed when somebody has learned it, or has given up
 }
 
 // maxForms is a few hundred KiB.
 const maxForms = 2000
-
-func (c *forms) get(d digest.Digest) (form, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	f, ok := c.of[d]
-	return f, ok
-}
 
 func (c *forms) put(d digest.Digest, f form) {
 	c.mu.Lock()
@@ -219,16 +215,52 @@ func (c *forms) put(d digest.Digest, f form) {
 	c.of[d] = f
 }
 
-// gzipForm tells what becomes of a zstd layer.
-func (s *Service) gzipForm(ctx context.Context, repository string, d ocispec.Descriptor) (form, error) {
-	if f, ok := s.gzips.get(d.Digest); ok {
-		return f, nil
+// learn returns what is known of a blob; where that is nothing, done is not nil,
+// and nobody else learns it before done is called.
+func (c *forms) learn(ctx context.Context, d digest.Digest) (f form, done func(), err error) {
+	for {
+		c.mu.Lock()
+		if f, ok := c.of[d]; ok {
+			c.mu.Unlock()
+			return f, nil, nil
+		}
+		other := c.learning[d]
+		if other == nil {
+			if c.learning == nil {
+				c.learning = map[digest.Digest]chan struct{}{}
+			}
+			mine := make(chan struct{})
+			c.learning[d] = mine
+			c.mu.Unlock()
+			return f, func() {
+				c.mu.Lock()
+				defer c.mu.Unlock()
+				delete(c.learning, d)
+				close(mine)
+			}, nil
+		}
+		c.mu.Unlock()
+		select {
+		case <-other:
+		case <-ctx.Done():
+			return f, nil, ctx.Err()
+		}
 	}
+}
+
+// gzipForm tells what becomes of a zstd layer. It is found out once, however many
+// ask.
+func (s *Service) gzipForm(ctx context.Context, repository string, d ocispec.Descriptor) (form, error) {
+	f, done, err := s.gzips.learn(ctx, d.Digest)
+	if done == nil {
+		return f, err
+	}
+	defer done()
 	sum := &summing{hash: sha256.New()}
 	if err := s.writeGzip(ctx, sum, repository, d.Digest); err != nil {
 		return form{}, err
 	}
-	f := form{digest: digest.NewDigest(digest.SHA256, sum.hash), size: sum.n, compression: gzipped}
+	f = form{digest: digest.NewDigest(digest.SHA256, sum.hash), size: sum.n, compression: gzipped}
 	s.gzips.put(d.Digest, f)
 	return f, nil
 }

@@ -8,6 +8,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/internal/places"
 )
 
 // SaveRequest says which images go into an archive, and how.
@@ -34,22 +35,40 @@ const (
 // maxSaved is how many names one request can have.
 const maxSaved = 500
 
+// What saves may have in memory that are under way, as their clients may take any
+// time: manifests above all, with what they are parsed to.
+const (
+	savesMemory    = 512 << 20
+	manifestMemory = 1 << 10 // of one, besides its bytes
+	digestMemory   = 128     // of a digest that a config names
+	blobMemory     = 512     // of a file of the archive
+)
+
 // Save makes an archive of images that docker load, podman, skopeo and crane
 // take, and Load. Nothing is read of layers before the archive is: the Download
 // knows its exact size and bytes all the same, since every part of it is known
-// by its digest.
+// by its digest. The Download is closed by the caller.
 //
 // The same images give the same archive, wherever and whenever it is made.
 // Errors are *tarport.Error: NAME_UNKNOWN, MANIFEST_UNKNOWN and DENIED by the
 // rights of the principal of ctx on each repository, BLOB_UNKNOWN where a part
-// of an image is damaged, INVALID for what cannot be put into the format.
+// of an image is damaged, INVALID for what cannot be put into the format,
+// UNAVAILABLE where too many archives are being sent.
 func (s *Service) Save(ctx context.Context, q SaveRequest) (_ *Download, err error) {
 	defer func() { s.refused(ctx, KindSave, err) }()
-	v, err := s.newSaving(q)
+	v, err := s.newSaving(ctx, q)
 	if err != nil {
 		return nil, err
 	}
-	roots, err := v.authorized(ctx, q.Images)
+	d, err := v.download(ctx, q.Images)
+	if err != nil {
+		v.memory.Leave()
+	}
+	return d, err
+}
+
+func (v *saving) download(ctx context.Context, images []string) (*Download, error) {
+	roots, err := v.authorized(ctx, images)
 	if err != nil {
 		return nil, err
 	}
@@ -70,6 +89,7 @@ type saving struct {
 	docker   bool
 	platform *ocispec.Platform // nil for all
 	gzip     bool              // no zstd layers
+	memory   *places.Share     // of Service.saves
 
 	tops     []*top
 	seen     map[seenKey]*saved
@@ -96,8 +116,8 @@ type top struct {
 	subject digest.Digest // of a referrer
 }
 
-func (s *Service) newSaving(q SaveRequest) (*saving, error) {
-	v := &saving{s: s, seen: map[seenKey]*saved{}, blobs: map[digest.Digest]bool{}, sources: map[digest.Digest]*blobSource{}}
+func (s *Service) newSaving(ctx context.Context, q SaveRequest) (*saving, error) {
+	v := &saving{s: s, memory: s.saves.Enter(ctx), seen: map[seenKey]*saved{}, blobs: map[digest.Digest]bool{}, sources: map[digest.Digest]*blobSource{}}
 	switch q.Format {
 	case "", formatDocker:
 		v.docker = true

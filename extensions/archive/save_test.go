@@ -3,6 +3,7 @@ package archive
 import (
 	"archive/tar"
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -10,7 +11,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
@@ -543,4 +547,82 @@ func TestSaveWaitsForAPlaceToPackIn(t *testing.T) {
 	}
 	leave()
 	reg.savedBytes(t, q)
+}
+
+// TestSavesAreBoundedTogether: what they hold of manifests while they are sent, or
+// made, and what ends gives all of it back.
+func TestSavesAreBoundedTogether(t *testing.T) {
+	t.Parallel()
+	reg := newRegistry(t)
+	l := newLayout()
+	multi(l, zst, "amd64", "arm64")
+	reg.mustLoad(t, l.pack())
+	q := SaveRequest{Images: []string{"team/app:1"}}
+	reg.saves = places.NewRoom(1<<20, "saves")
+	one := reg.saves.Enter(tarport.WithPrincipal(t.Context(), tarport.Principal{UserID: 1}))
+	open, err := reg.Save(t.Context(), q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		err = one.Take(1 << 10)
+	}
+	for range 2 { // the first must leave nothing behind
+		if _, err := reg.Save(t.Context(), q); tarport.ErrorCode(err) != tarport.Unavailable || !strings.Contains(err.Error(), "saves") {
+			t.Errorf("Save where others have all memory = %v, want UNAVAILABLE", err)
+		}
+	}
+	open.Close()
+	second, err := reg.Save(t.Context(), q)
+	if err != nil {
+		t.Fatalf("Save where another has ended: %v", err)
+	}
+	second.Close()
+	one.Leave()
+	if err := reg.saves.Enter(tarport.WithPrincipal(t.Context(), tarport.Principal{UserID: 1})).Take(1 << 20); err != nil {
+		t.Errorf("not all was given back: %v", err)
+	}
+}
+
+// TestAGzipFormIsLearnedOnce, whoever comes at the same time; and by the next one
+// where the first goes away.
+func TestAGzipFormIsLearnedOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var c forms
+		d, want := digest.FromString("x"), form{size: 7}
+		_, first, err := c.learn(t.Context(), d)
+		if err != nil || first == nil {
+			t.Fatalf("learn = %v, want that it is to be learned", err)
+		}
+		gone, leave := context.WithCancel(t.Context())
+		var errs [8]error
+		var learned atomic.Int32
+		var wg sync.WaitGroup
+		for i := range errs {
+			wg.Go(func() {
+				ctx := t.Context()
+				if i == 0 {
+					ctx = gone
+				}
+				f, done, err := c.learn(ctx, d)
+				errs[i] = err
+				if done != nil {
+					learned.Add(1)
+					c.put(d, want)
+					done()
+				} else if err == nil && f != want {
+					t.Errorf("learn = %+v, want %+v", f, want)
+				}
+			})
+		}
+		synctest.Wait()
+		leave()
+		synctest.Wait()
+		first() // it has failed
+		wg.Wait()
+		if err := errors.Join(errs[1:]...); !errors.Is(errs[0], context.Canceled) || err != nil || learned.Load() != 1 || len(c.learning) != 0 {
+			t.Errorf("%d have learned it, errors %v and %v; want one, who left, and none", learned.Load(), errs[0], err)
+		}
+	})
 }

@@ -52,6 +52,9 @@ func (v *saving) manifest(ctx context.Context, repository string, ref tarport.Re
 	if depth > l.IndexDepth {
 		return nil, tooLarge("its indexes are nested deeper than %d", l.IndexDepth)
 	}
+	if err := v.memory.Take(2*int64(len(row.Payload)) + manifestMemory); err != nil {
+		return nil, err
+	}
 	doc, err := parseDocument(row.Payload, l)
 	if err != nil {
 		return nil, tarport.Errorf(tarport.ManifestInvalid, "the manifest %s: %s", row.Digest, err)
@@ -175,11 +178,17 @@ func (v *saving) readConfig(ctx context.Context, m *saved) error {
 		m.notImage = fmt.Sprintf("its config has more than %d bytes", v.s.o.Limits.JSON)
 		return nil
 	}
+	if err := v.memory.Take(2 * m.config.Size); err != nil {
+		return err
+	}
 	data, err := v.s.readBlob(ctx, m.repository, *m.config)
 	if err != nil {
 		return err
 	}
 	c, err := parseConfig(data, v.s.o.Limits.LayersPerImage)
+	if terr := v.memory.Take(digestMemory*int64(len(c.diffIDs)) - 2*m.config.Size); terr != nil {
+		return terr
+	}
 	switch {
 	case err != nil:
 		m.notImage = "its config is not an image's: " + err.Error()
@@ -219,10 +228,13 @@ func (v *saving) blob(ctx context.Context, repository string, d ocispec.Descript
 	case b.Size != d.Size:
 		return tarport.Errorf(tarport.BlobUnknown, "the blob %s has %d bytes, its manifest says %d", d.Digest, b.Size, d.Size)
 	}
+	if v.blobs[d.Digest] {
+		return nil
+	}
 	if v.blobs[d.Digest] = true; len(v.blobs) > v.s.o.Limits.Layers {
 		return tooLarge("these are more than %d blobs: save fewer images at a time", v.s.o.Limits.Layers)
 	}
-	return nil
+	return v.memory.Take(blobMemory)
 }
 
 // forPlatform narrows an image to one platform.

@@ -163,6 +163,7 @@ func (h *Handler) save(w http.ResponseWriter, r *http.Request, names []string) e
 	if err != nil {
 		return withoutOptions(err, "GET /api/v1/archives/save")
 	}
+	defer d.Close()
 	return d.Serve(w, r)
 }
 

@@ -104,6 +104,8 @@ type Progress struct {
 type Download interface {
 	// Serve answers the GET, with its exact length.
 	Serve(w http.ResponseWriter, r *http.Request) error
+	// Close is called in the end.
+	Close()
 }
 
 // Handler is the package's part of the HTTP API.
