@@ -27,7 +27,7 @@ func (s *Store) Contents(ctx context.Context, repository string, dgst digest.Dig
 	if !found {
 		return scan.Image{}, tarport.Errorf(tarport.ManifestUnknown, "the repository has no image %s", dgst)
 	}
-	img, state, reason, err := s.merge(ctx, key)
+	img, _, state, reason, err := s.merge(ctx, key)
 	switch {
 	case err != nil:
 		return scan.Image{}, err
@@ -39,11 +39,13 @@ func (s *Store) Contents(ctx context.Context, repository string, dgst digest.Dig
 	return img, nil
 }
 
-// merge lays the layers of an image over each other.
-func (s *Store) merge(ctx context.Context, key metadata.ImageKey) (img scan.Image, state, reason string, err error) {
+// merge lays the layers of an image over each other. diffIDs are those that they
+// have.
+func (s *Store) merge(ctx context.Context, key metadata.ImageKey) (img scan.Image, diffIDs []digest.Digest, state, reason string, err error) {
 	var m scan.Merger
 	state = metadata.ScanReady
 	err = s.db.EachImageLayer(ctx, key, func(l metadata.LayerFacts) error {
+		diffIDs = append(diffIDs, l.DiffID)
 		switch {
 		case l.Facts != "":
 		case l.State == metadata.LayerFailed:
@@ -66,7 +68,7 @@ func (s *Store) merge(ctx context.Context, key metadata.ImageKey) (img scan.Imag
 		m.Add(&facts)
 		return nil
 	})
-	return m.Image(), state, reason, err
+	return m.Image(), diffIDs, state, reason, err
 }
 
 // settleBatch is how many images are settled in one transaction.
@@ -97,13 +99,18 @@ func (s *Store) SettleImages(ctx context.Context, layer digest.Digest) (n int, e
 func (s *Store) settleKeys(ctx context.Context, keys []metadata.ImageKey) (n int, err error) {
 	scans := make([]metadata.ImageScan, 0, len(keys))
 	for _, k := range keys {
-		img, state, reason, err := s.merge(ctx, k)
+		img, diffIDs, state, reason, err := s.merge(ctx, k)
 		if err != nil {
 			return 0, err
 		}
-		if state != metadata.ScanPending {
-			scans = append(scans, imageScan(k, &img, state, reason))
+		if state == metadata.ScanPending {
+			continue
 		}
+		row := imageScan(k, &img, state, reason)
+		if chains := chainIDs(diffIDs); len(chains) > 0 {
+			row.Chain = chains[len(chains)-1]
+		}
+		scans = append(scans, row)
 	}
 	return len(scans), s.db.SaveScans(ctx, scans)
 }

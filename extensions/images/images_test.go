@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/gorilla/mux"
@@ -23,6 +24,7 @@ import (
 	"github.com/tarport/tarport/extensions/archive"
 	"github.com/tarport/tarport/internal/httpapi"
 	"github.com/tarport/tarport/storage"
+	"github.com/tarport/tarport/storage/layer/scan"
 	"github.com/tarport/tarport/storage/metadata"
 	"github.com/tarport/tarport/storage/metadata/metadatatest"
 )
@@ -214,10 +216,23 @@ func TestAnIndexShowsItsPlatforms(t *testing.T) {
 func TestWhatAnImageStandsOnAndWhatStandsOnIt(t *testing.T) {
 	t.Parallel()
 	eachWorld(t, func(w *world) {
-		base := w.push("team/base", "1.0", []string{"one", "two"}, "PATH=/bin", "A=1")
-		app := w.push("team/app", "2.0", []string{"one", "two", "three"}, "PATH=/bin", "A=2", "B=3")
-		w.push("team/lower", "1.0", []string{"one"}, "PATH=/bin")
-		w.as("bob", func() { w.push("secret/base", "1.0", []string{"one", "two"}, "PATH=/bin") }) // bob's own
+		t := w.T
+		one, two, three, other := w.tar("one"), w.tar("two"), w.tar("three"), w.tar("other")
+		base := w.push("team/base", "1.0", []string{one, two}, "PATH=/bin", "A=1")
+		app := w.push("team/app", "2.0", []string{one, two, three}, "PATH=/bin", "A=2", "B=3")
+		w.push("team/lower", "1.0", []string{one}, "PATH=/bin")
+		w.as("bob", func() { w.push("secret/base", "1.0", []string{one, two}, "PATH=/bin") }) // bob's own
+		// Configs that claim the layers of others.
+		w.pushAs("team/a-base", "1.0", []string{other, two}, []string{one, two}, "PATH=/evil")
+		w.pushAs("team/a-base", "2.0", []string{one}, []string{one, two}, "PATH=/evil")
+		w.pushAs("team/a-app", "1.0", []string{other, two, w.tar("four")}, []string{one, two, three}, "PATH=/evil")
+		if d := w.detail("team/app", "2.0", ""); d.BaseImage != nil || len(d.BuiltOn) > 0 {
+			t.Errorf("before its layers were looked into it stands on %+v", d.BaseImage)
+		}
+		w.scan()
+		if d := w.detail("team/a-app", "1.0", ""); d.BaseImage != nil {
+			t.Errorf("an image of other layers than it says stands on %+v", d.BaseImage)
+		}
 		d := w.detail("team/app", "2.0", "")
 		want := &Related{Name: "team/base:1.0", Digest: base, Layers: 2}
 		if diff := cmp.Diff(want, d.BaseImage); diff != "" {
@@ -253,14 +268,42 @@ func TestWhatAnImageStandsOnAndWhatStandsOnIt(t *testing.T) {
 	})
 }
 
+// tar is a layer of one file.
+func (w *world) tar(name string) string { return string(tarOf(w.T, nil, entries{file(name)})) }
+
+// scan looks into the layers, as far as the related images need it.
+func (w *world) scan() {
+	w.Helper()
+	for {
+		c, found, err := w.db.ClaimLayer(w.Context(), "test", time.Now().Add(time.Minute))
+		if check(w.T, err); !found {
+			break
+		}
+		diffID, err := w.content.IndexLayer(w.Context(), c.Digest, nil)
+		check(w.T, err)
+		_, err = w.db.FinishLayer(w.Context(), c, diffID, scan.Prefix+"}")
+		check(w.T, err)
+	}
+	_, err := w.content.SettleImages(w.Context(), "")
+	check(w.T, err)
+}
+
 // push pushes an image with layers of these contents.
 func (w *world) push(repository, tag string, layers []string, env ...string) digest.Digest {
+	w.Helper()
+	return w.pushAs(repository, tag, layers, layers, env...)
+}
+
+// pushAs is push with a config that claims to have other layers.
+func (w *world) pushAs(repository, tag string, layers, claimed []string, env ...string) digest.Digest {
 	w.Helper()
 	var c ocispec.Image
 	c.OS, c.Architecture, c.Config.Env, c.RootFS.Type = "linux", "amd64", env, "layers"
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
-	for _, l := range layers {
+	for _, l := range claimed {
 		c.RootFS.DiffIDs = append(c.RootFS.DiffIDs, digest.FromString(l))
+	}
+	for _, l := range layers {
 		m.Layers = append(m.Layers, w.blob(repository, ocispec.MediaTypeImageLayer, []byte(l)))
 	}
 	b, err := json.Marshal(c)

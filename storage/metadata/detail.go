@@ -50,23 +50,27 @@ const (
 		WHERE NOT EXISTS (SELECT 1 FROM manifest_references o JOIN repositories p ON p.id = o.repository_id AND p.namespace_id = used.namespace_id
 			WHERE o.digest = used.digest AND NOT EXISTS (SELECT 1 FROM mine WHERE mine.repository_id = o.repository_id AND mine.digest = o.manifest))`
 
-	// What a viewer may read of the images that c selects. The tag is one that
-	// points to the image itself.
+	// What a viewer may read of the images that c selects, where their layers are
+	// what their configs say. The tag is one that points to the image itself.
 	relatedColumns = `SELECT r.name, c.digest, c.depth,
 		COALESCE((SELECT t.name FROM tags t WHERE t.repository_id = c.repository_id AND t.digest = c.digest ORDER BY t.updated_at DESC, t.name LIMIT 1), '')
 		FROM image_chains c JOIN repositories r ON r.id = c.repository_id `
 	// Those whose top is one of the chains below this image's: the deepest first,
 	// with a tag before those without, and of its own repository last.
-	selectBases = relatedColumns + `WHERE c.top AND c.chain_id IN (
-			SELECT own.chain_id FROM repositories ro JOIN image_chains own ON own.repository_id = ro.id AND own.digest = $2 AND NOT own.top WHERE ro.name = $1)` +
+	selectBases = relatedColumns + `WHERE c.top AND c.verified AND c.chain_id IN (
+			SELECT own.chain_id FROM repositories ro JOIN image_chains own ON own.repository_id = ro.id AND own.digest = $2 AND NOT own.top AND own.verified WHERE ro.name = $1)` +
 		mayRead + ` ORDER BY c.depth DESC, CASE WHEN EXISTS (SELECT 1 FROM tags t WHERE t.repository_id = c.repository_id AND t.digest = c.digest) THEN 0 ELSE 1 END,
 		CASE WHEN r.name = $1 THEN 1 ELSE 0 END, r.name, c.digest LIMIT $6`
-	selectBuiltOn = relatedColumns + `WHERE NOT c.top AND c.chain_id = (
-			SELECT own.chain_id FROM repositories ro JOIN image_chains own ON own.repository_id = ro.id AND own.digest = $2 AND own.top WHERE ro.name = $1)` +
+	selectBuiltOn = relatedColumns + `WHERE NOT c.top AND c.verified AND c.chain_id = (
+			SELECT own.chain_id FROM repositories ro JOIN image_chains own ON own.repository_id = ro.id AND own.digest = $2 AND own.top AND own.verified WHERE ro.name = $1)` +
 		mayRead + ` ORDER BY r.name, c.digest LIMIT $6`
 
 	insertChain = `INSERT INTO image_chains (repository_id, digest, depth, chain_id, top) VALUES ($1, $2, $3, $4, $5)
 		ON CONFLICT (repository_id, digest, depth) DO NOTHING`
+	// Each chain ID is over all below it, so the top's is enough.
+	verifyChains = `UPDATE image_chains SET verified = TRUE WHERE repository_id = $1 AND digest = $2 AND EXISTS (
+			SELECT 1 FROM image_chains t WHERE t.repository_id = $1 AND t.digest = $2 AND t.top AND t.chain_id = $3)`
+	settleAgain = `UPDATE images SET scan = 'pending' WHERE repository_id = $1 AND digest = $2 AND scan = 'ready'`
 )
 
 // ManifestDetail returns what is recorded of a manifest; MANIFEST_UNKNOWN where
@@ -90,13 +94,14 @@ func (db *DB) ManifestDetail(ctx context.Context, repository string, dgst digest
 
 // BaseImages returns at most n images that the viewer may read, all of whose
 // layers are the lower ones of an image, and not all of them: the one with most
-// layers first.
+// layers first. An image whose layers were not looked into, or are others than
+// its config says, has none and is none.
 func (db *DB) BaseImages(ctx context.Context, v Viewer, repository string, dgst digest.Digest, n int) ([]RelatedImage, error) {
 	return db.related(ctx, selectBases, v, repository, dgst, n)
 }
 
 // ImagesOn returns at most n images that the viewer may read whose lower layers
-// are all those of an image.
+// are all those of an image; the same images count as for BaseImages.
 func (db *DB) ImagesOn(ctx context.Context, v Viewer, repository string, dgst digest.Digest, n int) ([]RelatedImage, error) {
 	return db.related(ctx, selectBuiltOn, v, repository, dgst, n)
 }
@@ -111,12 +116,22 @@ func (db *DB) related(ctx context.Context, query string, v Viewer, repository st
 	return list, nil
 }
 
-// putChains records the chain IDs of an image.
+// putChains records the chain IDs that the config of an image makes. They count
+// when the image is settled, which is then done once more where it was.
 func (tx *Tx) putChains(ctx context.Context, repo int64, dgst digest.Digest, chains []digest.Digest) error {
+	var isNew int64
 	for i, c := range chains {
-		if _, err := tx.exec(ctx, insertChain, repo, dgst.String(), i+1, c.String(), i == len(chains)-1); err != nil {
+		n, err := tx.exec(ctx, insertChain, repo, dgst.String(), i+1, c.String(), i == len(chains)-1)
+		if err != nil {
 			return fmt.Errorf("record what the image stands on: %w", err)
 		}
+		isNew += n
+	}
+	if isNew == 0 {
+		return nil
+	}
+	if _, err := tx.exec(ctx, settleAgain, repo, dgst.String()); err != nil {
+		return fmt.Errorf("settle the image again: %w", err)
 	}
 	return nil
 }

@@ -31,6 +31,7 @@ type LayerClaim struct {
 // LayerFacts is what is known of a layer of an image.
 type LayerFacts struct {
 	Digest digest.Digest
+	DiffID digest.Digest // as the registry found it; "" where it has not looked
 	State  string
 	Reason string // where it failed
 	Facts  string // JSON; "" where they are not known
@@ -51,6 +52,9 @@ type ImageScan struct {
 	// Names of packages, in lower case, with a space on either side of each; ""
 	// where there are none.
 	PackageNames string
+	// Chain is the chain ID of all its layers, by the diffIDs that they have; ""
+	// where those are not all known.
+	Chain digest.Digest
 }
 
 const (
@@ -91,7 +95,7 @@ const (
 		WHERE r.digest = $4 AND r.kind = 'layer' AND` + noneIsPending + ` ORDER BY i.repository_id, i.digest LIMIT $3`
 	selectImagesToScan = `SELECT i.repository_id, i.digest FROM images i WHERE i.scan = 'pending' AND` + noneIsPending +
 		` ORDER BY i.repository_id, i.digest LIMIT $3`
-	selectImageLayers = `SELECT l.digest, l.state, l.reason, l.facts FROM manifest_references r JOIN layers l ON l.digest = r.digest
+	selectImageLayers = `SELECT l.digest, COALESCE(l.diff_id, ''), l.state, l.reason, l.facts FROM manifest_references r JOIN layers l ON l.digest = r.digest
 		WHERE r.repository_id = $1 AND r.manifest = $2 AND r.kind = 'layer' ORDER BY r.position`
 	selectImageKey = `SELECT i.repository_id FROM repositories r JOIN images i ON i.repository_id = r.id AND i.digest = $2 WHERE r.name = $1`
 
@@ -262,7 +266,7 @@ func (db *DB) ImageKeyOf(ctx context.Context, repository string, dgst digest.Dig
 func (db *DB) EachImageLayer(ctx context.Context, image ImageKey, fn func(LayerFacts) error) error {
 	err := db.view().query(ctx, func(scan func(...any) error) error {
 		var l LayerFacts
-		if err := scan(&l.Digest, &l.State, &l.Reason, &l.Facts); err != nil {
+		if err := scan(&l.Digest, &l.DiffID, &l.State, &l.Reason, &l.Facts); err != nil {
 			return err
 		}
 		return fn(l)
@@ -297,6 +301,12 @@ func (tx *Tx) saveScan(ctx context.Context, s *ImageScan) error {
 	switch {
 	case err != nil || n == 0:
 		return err
+	case s.Chain != "":
+		if _, err := tx.exec(ctx, verifyChains, s.Image.Repository, dgst, s.Chain.String()); err != nil {
+			return err
+		}
+	}
+	switch {
 	case s.PackageNames == "":
 		_, err = tx.exec(ctx, dropPackages, s.Image.Repository, dgst)
 	default:
