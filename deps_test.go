@@ -28,6 +28,7 @@ var policy = map[string]allowed{
 	"": {modules: []string{reference, godigest}},
 
 	"internal/version": {},
+	"internal/deflate": {},
 
 	"storage/metadata": {
 		own:     []string{"", "internal/version"},
@@ -48,7 +49,7 @@ var policy = map[string]allowed{
 		modules: []string{distribution, reference, godigest, imagespec, mux, xsync},
 	},
 	"extensions/archive": {
-		own: []string{"", "storage", "storage/metadata", "storage/layer", "storage/layer/scan", "internal/httpapi", "internal/places"},
+		own: []string{"", "storage", "storage/metadata", "storage/layer", "storage/layer/scan", "internal/httpapi", "internal/places", "internal/deflate"},
 		modules: []string{
 			reference, godigest, imagespec, mux, xsync,
 			compress, "github.com/mikelolasagasti/xz",
@@ -182,7 +183,7 @@ func TestImportsFollowThePolicy(t *testing.T) {
 func TestPolicyGoesOneWay(t *testing.T) {
 	t.Parallel()
 	ranks := map[string]int{
-		"": 0, "internal/version": 0,
+		"": 0, "internal/version": 0, "internal/deflate": 0,
 		"storage/metadata": 1, "storage/layer": 1, "storage/layer/scan": 1, "internal/httpapi": 1, "internal/places": 1, "internal/client": 1, "internal/tarball": 1,
 		"storage": 2, "auth": 2,
 		"registry":           3,

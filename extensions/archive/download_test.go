@@ -49,7 +49,7 @@ func fetch(tb testing.TB, method, target string, header ...string) (*http.Respon
 func TestHTTPSave(t *testing.T) {
 	t.Parallel()
 	reg := newRegistry(t)
-	reg.mustLoad(t, docker("app:1.0", layerOf(noise(100_000)), layerOf("x")).add("b/web:2", layerOf("y")).pack())
+	reg.mustLoad(t, docker("app:1.0", layerOf(noise(150_000)), layerOf("x")).add("b/web:2", layerOf("y")).pack())
 	base := serve(t, reg.Service)
 	target := saveURL(base, "team/app:1.0", "team/b/web:2")
 	resp, whole, err := fetch(t, http.MethodGet, target)

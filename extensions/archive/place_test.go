@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/internal/deflate"
 )
 
 func TestArchivesWaitForAPlace(t *testing.T) {
@@ -67,7 +68,7 @@ func TestArchivesWaitForAPlace(t *testing.T) {
 func TestGzipIsWhatWasWritten(t *testing.T) {
 	t.Parallel()
 	var pool gzipPool
-	for _, n := range []int{0, 1, gzipBlock - 1, gzipBlock, gzipBlock + 1, 5*gzipBlock + 17, 20 * gzipBlock} {
+	for _, n := range []int{0, 1, deflate.MaxPiece - 1, deflate.MaxPiece, deflate.MaxPiece + 1, 5*deflate.MaxPiece + 17, 20 * deflate.MaxPiece} {
 		want := []byte(noise(n / 2))
 		want = append(want, bytes.Repeat([]byte("a"), n-len(want))...)
 		var first []byte
@@ -112,7 +113,7 @@ func TestGzipThatIsGivenUpLeavesNothingOnItsWay(t *testing.T) {
 			z := pool.writer(writerFunc(func([]byte) (int, error) { return 0, full }))
 			var err error
 			for err == nil {
-				_, err = z.Write(make([]byte, gzipBlock/3))
+				_, err = z.Write(make([]byte, deflate.MaxPiece/3))
 				synctest.Wait()
 			}
 			if !errors.Is(err, full) {
