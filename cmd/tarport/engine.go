@@ -38,7 +38,7 @@ func (a engineArchives) Import(ctx context.Context, body io.Reader, q engine.Imp
 }
 
 func (a engineArchives) Save(ctx context.Context, q engine.SaveRequest) (engine.Download, error) {
-	d, err := a.s.Save(ctx, archive.SaveRequest{Images: q.Images, Platform: q.Platform})
+	d, err := a.s.Save(ctx, archive.SaveRequest{Images: q.Images, Platform: q.Platform, Name: q.Name})
 	if err != nil {
 		return nil, err
 	}

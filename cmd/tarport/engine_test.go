@@ -1,8 +1,10 @@
 package main
 
 import (
+	"archive/tar"
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -142,7 +144,14 @@ func TestTheEngineStaysInItsNamespace(t *testing.T) {
 			t.Errorf("images of the namespace %s (-want +got):\n%s", ns, diff)
 		}
 		for _, name := range names {
-			w.admin("GET /engine/" + ns + "/v1.41/images/get?names=" + name)
+			saved := w.send(http.MethodGet, "/engine/"+ns+"/v1.41/images/get?names="+name, admin, "").Body.String()
+			full := "docker.io/" + name // Docker's normal form
+			if !strings.Contains(name, "/") {
+				full = "docker.io/library/" + name
+			}
+			if diff := cmp.Diff([]string{name, full}, namesInArchive(t, saved)); diff != "" {
+				t.Errorf("names in a save of %s in %s (-want +got):\n%s", name, ns, diff)
+			}
 			w.admin("DELETE /engine/" + ns + "/v1.41/images/" + name)
 		}
 	}
@@ -150,6 +159,40 @@ func TestTheEngineStaysInItsNamespace(t *testing.T) {
 	if n := strings.Count(rec.Body.String(), `"name":`); n != 6 {
 		t.Errorf("there are %d namespaces, want 6: %s", n, rec.Body)
 	}
+}
+
+// namesInArchive are those that a daemon finds: the one in manifest.json, and
+// the one in index.json, which is for containerd.
+func namesInArchive(t *testing.T, archive string) (names []string) {
+	t.Helper()
+	r := tar.NewReader(strings.NewReader(archive))
+	files := map[string][]byte{}
+	for {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if files[h.Name], err = io.ReadAll(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var items []struct{ RepoTags []string }
+	var index struct {
+		Manifests []struct{ Annotations map[string]string }
+	}
+	if err := errors.Join(json.Unmarshal(files["manifest.json"], &items), json.Unmarshal(files["index.json"], &index)); err != nil {
+		t.Fatal(err)
+	}
+	for _, it := range items {
+		names = append(names, it.RepoTags...)
+	}
+	for _, m := range index.Manifests {
+		names = append(names, m.Annotations["io.containerd.image.name"])
+	}
+	return names
 }
 
 // engineImage is what is read of inspect, and of a list.

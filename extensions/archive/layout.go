@@ -90,7 +90,7 @@ func (v *saving) indexJSON() ocispec.Index {
 		case t.subject != "":
 			d.Annotations = map[string]string{annotationSubject: t.subject.String()}
 		case t.ref.Tag != "":
-			full := fullName(t.repository, t.ref.Tag)
+			full := fullName(v.name(t.repository), t.ref.Tag)
 			d.Annotations = map[string]string{annotationName: full, ocispec.AnnotationRefName: t.ref.Tag}
 			if tags[t.ref.Tag] == "" { // skopeo and regctl know nothing else
 				d.Annotations[ocispec.AnnotationRefName] = full
@@ -126,7 +126,7 @@ func (v *saving) manifestJSON() []*savedItem {
 			items = append(items, it)
 		}
 		if t.ref.Tag != "" {
-			at[key].RepoTags = append(at[key].RepoTags, shortName(t.repository, t.ref.Tag))
+			at[key].RepoTags = append(at[key].RepoTags, shortName(v.name(t.repository), t.ref.Tag))
 		}
 	}
 	return items
@@ -135,16 +135,20 @@ func (v *saving) manifestJSON() []*savedItem {
 // fullName is the name in Docker's normal form. The registry's own address is
 // no part of it: the same archive comes from every address of it.
 func fullName(repository, tag string) string {
+	repository = strings.TrimPrefix(repository, dockerHub)
 	if !strings.Contains(repository, "/") {
 		repository = "library/" + repository
 	}
-	return "docker.io/" + repository + ":" + tag
+	return dockerHub + repository + ":" + tag
 }
+
+// dockerHub is what docker does not show in front of a name.
+const dockerHub = "docker.io/"
 
 // shortName is the name as docker shows it, unless it would take the namespace
 // for the address of a registry.
 func shortName(repository, tag string) string {
-	name, full := repository+":"+tag, fullName(repository, tag)
+	name, full := strings.TrimPrefix(repository, dockerHub)+":"+tag, fullName(repository, tag)
 	if ref, err := reference.ParseNormalizedNamed(name); err != nil || ref.String() != full {
 		return full
 	}

@@ -21,6 +21,9 @@ type SaveRequest struct {
 	Format string
 	// Platform narrows each image to one, such as linux/arm64; "" keeps all.
 	Platform string
+	// Name is what the images of a repository are called in the archive, without a
+	// tag, in a form that docker takes; the repository's own name where nil.
+	Name func(repository string) string
 	// Compression is "", the layers as they are stored, or gzip, which turns
 	// zstd layers into gzip, for engines before Docker 23.
 	Compression string
@@ -90,6 +93,7 @@ type saving struct {
 	platform *ocispec.Platform // nil for all
 	gzip     bool              // no zstd layers
 	memory   *places.Share     // of Service.saves
+	name     func(repository string) string
 
 	tops     []*top
 	seen     map[seenKey]*saved
@@ -117,7 +121,10 @@ type top struct {
 }
 
 func (s *Service) newSaving(ctx context.Context, q SaveRequest) (*saving, error) {
-	v := &saving{s: s, memory: s.saves.Enter(ctx), seen: map[seenKey]*saved{}, blobs: map[digest.Digest]bool{}, sources: map[digest.Digest]*blobSource{}}
+	v := &saving{s: s, memory: s.saves.Enter(ctx), name: q.Name, seen: map[seenKey]*saved{}, blobs: map[digest.Digest]bool{}, sources: map[digest.Digest]*blobSource{}}
+	if v.name == nil {
+		v.name = func(repository string) string { return repository }
+	}
 	switch q.Format {
 	case "", formatDocker:
 		v.docker = true

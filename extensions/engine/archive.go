@@ -138,7 +138,8 @@ func (h *Handler) saveOne(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (h *Handler) save(w http.ResponseWriter, r *http.Request, names []string) error {
-	q := SaveRequest{}
+	// As in the list of images: what is loaded elsewhere is called as it was here.
+	q := SaveRequest{Name: func(repository string) string { return repositoryName(namespace(r), repository) }}
 	for _, s := range names {
 		images, err := h.saved(r.Context(), namespace(r), s)
 		if err != nil {

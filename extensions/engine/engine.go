@@ -84,6 +84,8 @@ type ImportRequest struct {
 type SaveRequest struct {
 	Images   []string // as tarport.ParseImage takes them
 	Platform string   // os/architecture[/variant], or "" for all
+	// Name is what the images of a repository are called in the archive.
+	Name func(repository string) string
 }
 
 // Loaded is an image that was stored.

@@ -229,9 +229,9 @@ func (e *engineStory) save() {
 	dir := t.TempDir()
 	two, one := filepath.Join(dir, "two.tar"), filepath.Join(dir, "id.tar")
 	e.d.must(t, "save", "-o", two, "app:stable", e.worker)
-	wantLines(t, "docker load of what was saved", e.local.must(t, "load", "-i", two), "Loaded image: team/app:stable", "Loaded image: team/"+e.worker)
-	t.Cleanup(func() { e.local.forget("team/app:stable"); e.local.forget("team/" + e.worker) })
-	for image, want := range map[string]string{"team/app:stable": e.appID, "team/" + e.worker: e.workerID} {
+	wantLines(t, "docker load of what was saved", e.local.must(t, "load", "-i", two), "Loaded image: app:stable", "Loaded image: "+e.worker)
+	t.Cleanup(func() { e.local.forget("app:stable") })
+	for image, want := range map[string]string{"app:stable": e.appID, e.worker: e.workerID} {
 		if got := e.local.imageID(t, image); got != want {
 			t.Errorf("%s, saved and loaded, is %s, want %s", image, got, want)
 		}
@@ -244,8 +244,8 @@ func (e *engineStory) save() {
 	e.d.mustFail(t, "No such image: absent:1", "save", "-o", filepath.Join(dir, "none.tar"), e.app, "absent:1")
 	all := filepath.Join(dir, "all.tar")
 	e.d.must(t, "save", "-o", all, "app") // all tags of it
-	t.Cleanup(func() { e.local.forget("team/app:2") })
-	wantLines(t, "docker load of all tags", e.local.must(t, "load", "-i", all), "Loaded image: team/app:stable", "Loaded image: team/app:2")
+	t.Cleanup(func() { e.local.forget("app:2") })
+	wantLines(t, "docker load of all tags", e.local.must(t, "load", "-i", all), "Loaded image: app:stable", "Loaded image: app:2")
 }
 
 func (e *engineStory) importing() {
