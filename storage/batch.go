@@ -5,13 +5,13 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"hash"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/storage/layer"
 	"github.com/tarport/tarport/storage/metadata"
 )
 
@@ -33,7 +33,7 @@ type StagedBlob struct {
 	b    *Batch
 	id   string
 	file stagedFile
-	hash hash.Hash
+	hash *layer.Hasher
 	size int64
 	over int64              // of size: what came without room in the namespace
 	held int64              // of the batch's room
@@ -59,6 +59,10 @@ type BlobLink struct {
 	// Facts are what is in the layer, a scan.Layer as JSON; with DiffID only. ""
 	// where it was not looked into: that is done later.
 	Facts string
+	// PlainSize and Prefixes are those of the layer's plain bytes; with DiffID
+	// only. Where there are no Prefixes they are found out later.
+	PlainSize int64
+	Prefixes  layer.Prefixes
 }
 
 // CommitResult tells how a batch went in.
@@ -89,11 +93,8 @@ func (b *Batch) Create(ctx context.Context) (*StagedBlob, error) {
 	if b.closed {
 		return nil, errBatchClosed
 	}
-	w := &StagedBlob{b: b, id: rand.Text()}
+	w := &StagedBlob{b: b, id: rand.Text(), hash: layer.NewHasher()}
 	var err error
-	if w.hash, err = newHash(nil); err != nil {
-		return nil, err
-	}
 	if w.file, err = b.s.files.stage(ctx, w.id, 0); err != nil {
 		return nil, storageFull(fmt.Errorf("stage a blob: %w", err))
 	}
@@ -123,10 +124,14 @@ func (w *StagedBlob) Finish() (ocispec.Descriptor, error) {
 	if err = errors.Join(err, w.file.Close()); err != nil {
 		return w.desc, storageFull(fmt.Errorf("make a blob durable: %w", err))
 	}
-	w.desc = ocispec.Descriptor{MediaType: "application/octet-stream", Digest: digest.NewDigest(digest.SHA256, w.hash), Size: w.size}
+	w.desc = ocispec.Descriptor{MediaType: "application/octet-stream", Digest: digest.NewDigestFromBytes(digest.SHA256, w.hash.Sum()), Size: w.size}
 	w.held, err = w.b.room.finish(context.Background(), w.desc.Digest, w.size, w.over)
 	return w.desc, err
 }
+
+// Prefixes are those of the blob's bytes, where it is a plain layer. Call it
+// after Finish.
+func (w *StagedBlob) Prefixes() layer.Prefixes { return w.hash.Prefixes() }
 
 // Discard drops the blob, finished or not.
 func (w *StagedBlob) Discard() {
@@ -267,7 +272,7 @@ func (s *Store) manifestRow(p *ManifestPut) (metadata.ManifestPut, error) {
 		row.Links = append(row.Links, l.Descriptor.Digest)
 		if l.DiffID != "" {
 			row.Layers = append(row.Layers, metadata.Layer{DiffID: l.DiffID, Digest: l.Descriptor.Digest,
-				Size: l.Descriptor.Size, Compression: l.Compression, Facts: l.Facts})
+				Size: l.Descriptor.Size, Compression: l.Compression, Facts: l.Facts, Plain: plainOf(l.PlainSize, l.Prefixes)})
 		}
 	}
 	return row, nil

@@ -147,6 +147,11 @@ func (s *Store) KnownLayers(ctx context.Context, diffID digest.Digest) ([]metada
 	if err != nil {
 		return nil, err
 	}
+	return s.wholeLayers(ctx, list)
+}
+
+// wholeLayers are those of a list whose bytes are whole; they are kept.
+func (s *Store) wholeLayers(ctx context.Context, list []metadata.Layer) ([]metadata.Layer, error) {
 	whole := list[:0]
 	for _, l := range list {
 		n, err := s.files.size(ctx, l.Digest)

@@ -165,10 +165,7 @@ func (s *Store) indexLayer(ctx context.Context, dgst digest.Digest, r *LayerRead
 		return "", err
 	}
 	defer x.Discard()
-	h, err := newHash(nil)
-	if err != nil {
-		return "", err
-	}
+	h := layer.NewHasher()
 	ix := layer.NewIndexer(x, c)
 	defer ix.Abandon()
 	to := io.MultiWriter(append([]io.Writer{h, ix}, taps...)...)
@@ -181,9 +178,9 @@ func (s *Store) indexLayer(ctx context.Context, dgst digest.Digest, r *LayerRead
 	if err := ix.Err(); err != nil {
 		return "", err
 	}
-	diffID := digest.NewDigest(digest.SHA256, h)
+	diffID := digest.NewDigestFromBytes(digest.SHA256, h.Sum())
 	if layer.HasMediaType(r.Compression) { // nobody can pull it otherwise, so it stands for nothing
-		known := metadata.Layer{DiffID: diffID, Digest: dgst, Compression: r.Compression}
+		known := metadata.Layer{DiffID: diffID, Digest: dgst, Compression: r.Compression, Plain: plainOf(h.Size(), h.Prefixes())}
 		if err := s.db.RememberLayer(ctx, known); err != nil {
 			return "", err
 		}

@@ -13,7 +13,8 @@
 // reader can know what a blob is when its bytes pass, because manifest.json or
 // index.json usually come last. So everything that can be a layer is hashed,
 // compressed and staged as it passes, the rest is kept in memory under bounds,
-// and the end tells which is which. What nobody named is dropped.
+// and the end tells which is which. What nobody named is dropped. A layer that
+// the store has, or as long as it can be one (trial.go), is only hashed.
 //
 // A name in an archive is a key in a map and never a path. Nothing of an
 // archive is visible before all of it was verified, and nothing is left of one
@@ -109,14 +110,15 @@ func DefaultLimits() Limits {
 type Service struct {
 	o        Options
 	packers  packers
-	places   *places.Set  // of archives that are read
-	packing  *places.Set  // of layers that a save packs anew
-	planting *places.Set  // of exports that make their tree
-	asking   *places.Set  // of calls of Missing
-	paths    atomic.Int64 // that commits and large exports have in memory
-	small    *places.Room // paths of small exports
-	windows  *places.Room // zstd layers that exports read
-	saves    *places.Room // bytes that saves have in memory
+	places   *places.Set   // of archives that are read
+	packing  *places.Set   // of layers that a save packs anew
+	planting *places.Set   // of exports that make their tree
+	asking   *places.Set   // of calls of Missing
+	replays  chan struct{} // holds one for each load that reads a stored layer
+	paths    atomic.Int64  // that commits and large exports have in memory
+	small    *places.Room  // paths of small exports
+	windows  *places.Room  // zstd layers that exports read
+	saves    *places.Room  // bytes that saves have in memory
 	gzips    forms
 }
 
@@ -151,6 +153,7 @@ func New(o Options) (*Service, error) {
 		packing:  newPlaces(repacks, "layers are being packed anew"),
 		planting: newPlaces(exportTrees, "exports are being prepared"),
 		asking:   newPlaces(lookups, "lists of layers are being compared"),
+		replays:  make(chan struct{}, maxReplays),
 		small:    places.NewRoom(smallPaths, "too many exports are under way"),
 		windows:  places.NewRoom(exportWindows, "too many exports of zstd layers are under way"),
 		saves:    places.NewRoom(savesMemory, "too many archives of many or large manifests are being sent"),

@@ -139,14 +139,12 @@ func (b *base) tree(ctx context.Context, s *Service) (*layer.Tree, error) {
 // known returns the form in which a layer of a batch is stored already; the
 // batch's own where there is none such.
 func (s *Service) known(ctx context.Context, diffID digest.Digest, f form) (*blob, error) {
-	list, err := s.o.Store.KnownLayers(ctx, diffID)
+	known, err := knownForm(ctx, s.o.Store, diffID, f.compression)
 	if err != nil {
-		return nil, fmt.Errorf("look up layer %s: %w", diffID, err)
+		return nil, err
 	}
-	for _, l := range list {
-		if l.Compression == f.compression {
-			f = form{l.Digest, l.Size, l.Compression} // the batch's goes with it
-		}
+	if known != nil {
+		f = *known // the batch's goes with it
 	}
 	return &blob{desc: ocispec.Descriptor{Digest: f.digest, Size: f.size}, diffID: diffID, compression: f.compression}, nil
 }

@@ -2,7 +2,6 @@ package archive
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -274,14 +273,14 @@ func (c *committing) store(ctx context.Context, d *layer.Delta, contents io.Read
 		return nil, err
 	}
 	defer x.abandon()
-	h := sha256.New()
+	h := layer.NewHasher()
 	if err := d.WriteLayer(io.MultiWriter(h, x, w), contents); err != nil {
 		w.drop()
 		return nil, deltaError(err)
 	}
 	out := &form{compression: in.compression}
 	in.finish(w, out, nil)
-	diffID := digest.NewDigest(digest.SHA256, h)
+	diffID := diffIDOf(h)
 	if err := x.finish(ctx, diffID); err != nil {
 		return nil, err
 	}
@@ -290,7 +289,7 @@ func (c *committing) store(ctx context.Context, d *layer.Delta, contents io.Read
 	}
 	b, err := c.s.known(ctx, diffID, *out)
 	if err == nil {
-		b.facts = in.keep(look)
+		b.seen = seen{in.keep(look), h.Size(), h.Prefixes()}
 		c.report.layers.taken(&file{compression: uncompressed}, plan{packed: packed})
 	}
 	return b, err

@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/opencontainers/go-digest"
+
+	"github.com/tarport/tarport/storage/layer"
 )
 
 // contents is what an archive holds, by cleaned name.
@@ -28,11 +30,18 @@ type file struct {
 	raw    *form // its bytes as they are, in the store
 	packed *form // the layer in it, compressed by us or known before
 	diffID digest.Digest
-	facts  string // what is in the layer; "" where nobody looked
+	seen   seen
 	// notLayer is why its bytes cannot be a layer; "" where they can.
 	notLayer string
 	twice    bool // the archive has two entries of this name
 	shown    bool // its progress is told
+}
+
+// seen is what is known of a layer when its plain bytes have passed.
+type seen struct {
+	facts    string // what is in it; "" where nobody looked
+	size     int64  // of the plain bytes
+	prefixes layer.Prefixes
 }
 
 // form is a blob in the store, or in the batch.
@@ -180,6 +189,15 @@ func (f *file) layer() (*form, error) {
 	return nil, invalid("the layer %s is not a tar archive", quoted(f.name))
 }
 
+// use takes a stored form for what the file is.
+func (f *file) use(known *form) {
+	if known.compression == uncompressed {
+		f.raw = known
+		return
+	}
+	f.packed = known
+}
+
 var (
 	ociBlob  = regexp.MustCompile(`^blobs/[a-z0-9]+/[0-9a-f]{64,128}$`)
 	diffHint = regexp.MustCompile(`^(?:blobs/sha256/|)([0-9a-f]{64})(?:|\.tar|/layer\.tar)$`)
@@ -189,7 +207,7 @@ var (
 // digits, which are the diffID's there and the name's here, since the diffID is
 // known too late.
 func (f *file) shortID() string {
-	base := strings.TrimSuffix(strings.TrimPrefix(f.name, "blobs/sha256/"), "/layer.tar")
+	base := strings.TrimSuffix(strings.TrimPrefix(f.name, "blobs/sha256/"), "/"+dockerLayerFile)
 	return base[:min(len(base), 12)]
 }
 

@@ -19,6 +19,7 @@ const (
 	dockerLayer      = "application/vnd.docker.image.rootfs.diff.tar"
 	dockerLayerGzip  = dockerLayer + ".gzip"
 	dockerLayerZstd  = dockerLayer + ".zstd"
+	dockerLayerFile  = "layer.tar" // docker save up to 24: in a folder named by the v1 ID
 	dockerForeign    = "application/vnd.docker.image.rootfs.foreign.diff.tar"
 	dockerForeignGz  = dockerForeign + ".gzip"
 	untaggedByDocker = "<none>:<none>"
@@ -156,7 +157,7 @@ func (r *resolver) itemLayer(path string, want digest.Digest) (blob, error) {
 	}
 	return blob{
 		desc:   ocispec.Descriptor{MediaType: dockerLayer, Digest: form.digest, Size: form.size},
-		diffID: f.diffID, compression: form.compression, facts: f.facts,
+		diffID: f.diffID, compression: form.compression, seen: f.seen,
 	}, nil
 }
 

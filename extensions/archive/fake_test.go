@@ -12,6 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarport/tarport/storage"
+	"github.com/tarport/tarport/storage/layer"
 	"github.com/tarport/tarport/storage/metadata"
 )
 
@@ -74,6 +75,14 @@ func (st *fakeStore) NewBatch(context.Context) (Batch, error) {
 
 func (st *fakeStore) KnownLayers(_ context.Context, d digest.Digest) ([]metadata.Layer, error) {
 	return st.known[d], st.failing("known")
+}
+
+func (st *fakeStore) SimilarLayers(context.Context, layer.Prefixes, int64, string) ([]storage.SimilarLayer, error) {
+	return nil, st.failing("similar")
+}
+
+func (st *fakeStore) ForgetPrefixes(context.Context, digest.Digest) error {
+	return st.failing("forget")
 }
 
 func (st *fakeStore) CheckRoom(context.Context, string, int64) error { return st.failing("room") }
@@ -170,6 +179,12 @@ func (w *fakeBlob) Finish() (ocispec.Descriptor, error) {
 	}
 	w.done = true
 	return ocispec.Descriptor{Digest: digest.FromBytes(w.Bytes()), Size: int64(w.Len())}, nil
+}
+
+func (w *fakeBlob) Prefixes() layer.Prefixes {
+	h := layer.NewHasher()
+	_, _ = h.Write(w.Bytes())
+	return h.Prefixes()
 }
 
 func (w *fakeBlob) Discard() {

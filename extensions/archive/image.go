@@ -37,7 +37,7 @@ type manifest struct {
 type blob struct {
 	desc        ocispec.Descriptor
 	diffID      digest.Digest // of layers
-	facts       string        // of layers that passed by
+	seen        seen          // of layers that passed by
 	compression string        // of layers
 	data        []byte        // of a blob that is not in the batch yet
 	file        *file         // where the archive has it as a file

@@ -211,7 +211,7 @@ func (im *importing) read(ctx context.Context, q ImportRequest) (blob, error) {
 	if err != nil {
 		return blob{}, err
 	}
-	b.facts = f.facts
+	b.seen = f.seen
 	return *b, nil
 }
 

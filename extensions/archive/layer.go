@@ -3,11 +3,10 @@ package archive
 import (
 	"cmp"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
+	"path"
 
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sync/errgroup"
@@ -27,10 +26,11 @@ type intake struct {
 	packers     *packers
 	compression string // of plain layers
 	repack      bool   // also of those that a manifest may name
+	replays     chan struct{}
 
 	report *reporter
 	total  *int64 // bytes that came out of decompression
-	buf    []byte
+	buf    []byte // of a step of layer.Prefixes
 	group  *errgroup.Group
 	failed context.Context         // the group's: done when one of its goroutines failed
 	forms  map[digest.Digest]*form // by diffID: what was compressed of this archive
@@ -42,7 +42,8 @@ func newIntake(ctx context.Context, s *Service, b Batch, compression string) *in
 		limits: s.o.Limits, store: s.o.Store, batch: b, packers: &s.packers,
 		compression: cmp.Or(compression, s.o.Compression),
 		repack:      s.o.Repack || compression != "",
-		total:       new(int64), buf: make([]byte, bufferSize), forms: map[digest.Digest]*form{},
+		replays:     s.replays,
+		total:       new(int64), buf: make([]byte, layer.PrefixStep), forms: map[digest.Digest]*form{},
 	}
 	in.group, in.failed = errgroup.WithContext(ctx)
 	in.group.SetLimit(2)
@@ -58,7 +59,11 @@ type plan struct {
 	raw    bool   // its bytes as they are
 	packed string // the compression that it gets; "" for none
 	known  *form  // what the store has of it, if its name tells the truth
+	trial  bool   // the store may have it: its bytes tell
 }
+
+// want is the compression that a plain layer gets.
+func (p plan) want() string { return cmp.Or(p.packed, uncompressed) }
 
 // plan decides by what is known of the file before its bytes pass. A manifest
 // of the archive can name only what lies at blobs/<algorithm>/<hex>, and that
@@ -76,24 +81,35 @@ func (in *intake) plan(ctx context.Context, f *file) (plan, error) {
 		return p, nil
 	}
 	p.raw = in.compression == uncompressed || f.pinned() && !in.repack
-	want := uncompressed
 	if !p.raw {
-		p.packed, want = in.compression, in.compression
+		p.packed = in.compression
 	}
 	hint := f.hint()
+	// Docker up to 24 names a layer by an ID that is no diffID and looks like one.
+	p.trial = hint == "" || path.Base(f.name) == dockerLayerFile
 	if hint == "" {
 		return p, nil
 	}
-	known, err := in.store.KnownLayers(ctx, hint)
-	if err != nil {
-		return p, fmt.Errorf("look up layer %s: %w", hint, err)
+	known, err := knownForm(ctx, in.store, hint, p.want())
+	if known != nil {
+		p = plan{known: known}
 	}
-	for _, l := range known {
-		if l.Compression == want {
-			return plan{known: &form{l.Digest, l.Size, l.Compression}}, nil
+	return p, err
+}
+
+// knownForm returns the stored form of a layer that has the compression; nil
+// where there is none.
+func knownForm(ctx context.Context, s Known, diffID digest.Digest, compression string) (*form, error) {
+	list, err := s.KnownLayers(ctx, diffID)
+	if err != nil {
+		return nil, fmt.Errorf("look up layer %s: %w", diffID, err)
+	}
+	for _, l := range list {
+		if l.Compression == compression {
+			return &form{l.Digest, l.Size, l.Compression}, nil
 		}
 	}
-	return p, nil
+	return nil, nil //nolint:nilnil // none is no error
 }
 
 // layer takes in a file that looks like a layer. That it is none is no error
@@ -114,53 +130,44 @@ func (in *intake) layer(ctx context.Context, f *file, body *entryReader) error {
 		in.report.known(f)
 		f.shown = false
 	}
-	j := &job{in: in, f: f}
+	j := &job{in: in, f: f, plan: p}
 	if p.known == nil {
 		j.look = newLook(nil)
 	}
 	j.check = layer.NewIndexer(nil, j.look.collector())
 	defer j.abandon()
-	if p.raw {
-		if j.raw, err = in.create(ctx, ""); err != nil {
-			return err
-		}
-	}
-	if p.packed != "" {
-		if j.packed, err = in.create(ctx, p.packed); err != nil {
-			return err
-		}
+	if p.trial {
+		j.trial = &trial{store: in.store, want: p.want(), size: f.size}
+	} else if err := j.open(ctx); err != nil {
+		return err
 	}
 	// A plain layer that is stored as it is has its digest as diffID, and the
 	// store computes that: the bytes are hashed once.
-	if p.packed != "" || p.known != nil || f.compression != uncompressed {
-		j.hash = sha256.New()
+	if p.trial || p.packed != "" || p.known != nil || f.compression != uncompressed {
+		j.hash = layer.NewHasher()
 	}
-	if err := j.run(body); err != nil {
+	if err := j.run(ctx, body); err != nil {
 		return err
 	}
-	return j.finish(p)
+	return j.finish(ctx)
 }
 
 // whole takes in a stream that is one layer, plain, and shows its entries to c.
 // It reads on only while there is nothing wrong with the layer.
-func (in *intake) whole(ctx context.Context, f *file, src io.Reader, c layer.Collector) (err error) {
-	p := plan{raw: in.compression == uncompressed}
-	j := &job{in: in, f: f, look: newLook(c)}
+func (in *intake) whole(ctx context.Context, f *file, src io.Reader, c layer.Collector) error {
+	j := &job{in: in, f: f, plan: plan{raw: in.compression == uncompressed}, look: newLook(c)}
 	j.check = layer.NewIndexer(nil, j.look.collector())
 	defer j.abandon()
-	if p.raw {
-		j.raw, err = in.create(ctx, "")
-	} else {
-		p.packed, j.hash = in.compression, sha256.New()
-		j.packed, err = in.create(ctx, p.packed)
+	if !j.plan.raw {
+		j.plan.packed, j.hash = in.compression, layer.NewHasher()
 	}
-	if err != nil {
+	if err := j.open(ctx); err != nil {
 		return err
 	}
-	if _, err := j.pump(whileGood{src, j.check}, j.raw, j.packed); err != nil {
+	if _, err := j.pump(ctx, whileGood{src, j.check}); err != nil {
 		return err
 	}
-	if err := j.finish(p); err != nil || f.notLayer == "" {
+	if err := j.finish(ctx); err != nil || f.notLayer == "" {
 		return err
 	}
 	return brokenRootFS(f.notLayer)
@@ -201,17 +208,34 @@ func (in *intake) opaque(ctx context.Context, f *file, body *entryReader) error 
 type job struct {
 	in     *intake
 	f      *file
+	plan   plan
 	check  *layer.Indexer
-	look   *look     // nil where what is in the layer is known
-	hash   hash.Hash // nil where the store's is enough
-	raw    *staging  // nil where the bytes are not kept
-	packed *staging  // nil where nothing is compressed
+	look   *look    // nil where what is in the layer is known
+	raw    *staging // nil where the bytes are not kept
+	packed *staging // nil where nothing is compressed
+
+	hash  *layer.Hasher // nil where the store's is enough
+	trial *trial        // nil where the store does not have the layer, or it was known before
+	at    int           // what the trial has not dropped: the beginning of the intake's buffer
+}
+
+// open begins the blobs that are made of the layer.
+func (j *job) open(ctx context.Context) (err error) {
+	if j.plan.raw {
+		if j.raw, err = j.in.create(ctx, ""); err != nil {
+			return err
+		}
+	}
+	if j.plan.packed != "" {
+		j.packed, err = j.in.create(ctx, j.plan.packed)
+	}
+	return err
 }
 
 // run reads the layer to its end.
-func (j *job) run(body *entryReader) error {
+func (j *job) run(ctx context.Context, body *entryReader) error {
 	if j.f.compression == uncompressed {
-		_, err := j.pump(body, j.raw, j.packed)
+		_, err := j.pump(ctx, body)
 		return err
 	}
 	var src io.Reader = body
@@ -225,7 +249,7 @@ func (j *job) run(body *entryReader) error {
 			what: "the layer " + quoted(j.f.name), max: j.in.limits.Layer,
 		}
 		var broken bool
-		broken, err = j.pump(metered{d, m}, j.packed, nil)
+		broken, err = j.pump(ctx, metered{d, m})
 		_ = d.Close() // a reader; there is nothing to lose
 		if !broken && err != nil {
 			return err
@@ -244,23 +268,19 @@ func (j *job) run(body *entryReader) error {
 	return j.drain(body)
 }
 
-// pump moves src to the end into hash, check and the writers. readErr tells
-// that the error is src's.
-func (j *job) pump(src io.Reader, a, b *staging) (readErr bool, err error) {
+// pump moves src to the end into hash, check and what is made of the plain
+// bytes. readErr tells that the error is src's.
+func (j *job) pump(ctx context.Context, src io.Reader) (readErr bool, err error) {
 	for {
-		n, err := src.Read(j.in.buf)
-		p := j.in.buf[:n]
+		p := j.in.buf[j.at:min(j.at+bufferSize, len(j.in.buf))]
+		n, err := src.Read(p)
+		p = p[:n]
 		if j.hash != nil {
-			j.hash.Write(p)
+			_, _ = j.hash.Write(p)
 		}
 		_, _ = j.check.Write(p)
-		for _, w := range []*staging{a, b} {
-			if w == nil {
-				continue
-			}
-			if _, err := w.Write(p); err != nil {
-				return false, err
-			}
+		if werr := j.keep(ctx, p); werr != nil {
+			return false, werr
 		}
 		switch {
 		case errors.Is(err, io.EOF):
@@ -269,6 +289,22 @@ func (j *job) pump(src io.Reader, a, b *staging) (readErr bool, err error) {
 			return true, err
 		}
 	}
+}
+
+// keep does with plain bytes, which lie in the intake's buffer, what is to be
+// done with them.
+func (j *job) keep(ctx context.Context, p []byte) (err error) {
+	if j.trial != nil {
+		j.at += len(p)
+		return j.hold(ctx)
+	}
+	if j.packed != nil {
+		_, err = j.packed.Write(p)
+	}
+	if j.raw != nil && j.f.compression == uncompressed && err == nil {
+		_, err = j.raw.Write(p)
+	}
+	return err
 }
 
 // drain reads what the decompressor left of the file.
@@ -282,29 +318,19 @@ func (j *job) drain(body *entryReader) error {
 }
 
 // finish hands over what was made of the layer.
-func (j *job) finish(p plan) error {
+func (j *job) finish(ctx context.Context) error {
 	in, f := j.in, j.f
 	if err := j.check.Close(); err != nil && f.notLayer == "" {
 		f.notLayer = err.Error()
 	}
-	if f.notLayer == "" {
-		f.facts = in.keep(j.look)
+	if err := j.identify(ctx); err != nil {
+		return err
 	}
-	if j.hash != nil && f.notLayer == "" {
-		f.diffID = digest.NewDigest(digest.SHA256, j.hash)
-	}
-	if p.known != nil {
-		j.verifyKnown(p.known)
-	}
-	if j.packed != nil && f.notLayer == "" {
-		if same := in.forms[f.diffID]; same != nil {
-			f.packed = same // another entry of this archive brought the same layer
-		} else {
-			f.packed = &form{compression: p.packed}
-			in.forms[f.diffID] = f.packed
-			in.finish(j.packed, f.packed, nil)
-			j.packed = nil
-		}
+	if j.packed != nil && f.notLayer == "" && f.packed == nil {
+		f.packed = &form{compression: j.plan.packed}
+		in.forms[f.diffID] = f.packed
+		in.finish(j.packed, f.packed, nil)
+		j.packed = nil
 	}
 	if j.raw != nil {
 		f.raw = &form{compression: f.compression}
@@ -315,22 +341,40 @@ func (j *job) finish(p plan) error {
 		in.finish(j.raw, f.raw, plain)
 		j.raw = nil
 	}
-	in.report.layers.taken(f, p)
+	in.report.layers.taken(f, j.plan)
 	return nil
 }
 
-// verifyKnown uses what the store has, where the bytes are what the name says.
-func (j *job) verifyKnown(known *form) {
+func diffIDOf(h *layer.Hasher) digest.Digest {
+	return digest.NewDigestFromBytes(digest.SHA256, h.Sum())
+}
+
+// identify finds out which layer it is, and uses what is there of it already.
+func (j *job) identify(ctx context.Context) error {
 	f := j.f
 	switch {
-	case f.notLayer != "":
+	case f.notLayer == "":
+	case j.trial != nil && j.plan.raw: // somebody may name it all the same
+		return j.begin(ctx)
+	default:
+		j.trial = nil
+		return nil
+	}
+	f.seen.facts = j.in.keep(j.look)
+	if j.hash == nil {
+		return nil
+	}
+	f.diffID, f.seen.size, f.seen.prefixes = diffIDOf(j.hash), j.hash.Size(), j.hash.Prefixes()
+	switch {
+	case j.plan.known == nil && (j.packed != nil || j.trial != nil):
+		return j.compare(ctx)
+	case j.plan.known == nil:
 	case f.diffID != f.hint():
 		f.notLayer = fmt.Sprintf("its name says that its sha256 is %s, it is %s", f.hint().Encoded(), f.diffID.Encoded())
-	case known.compression == uncompressed:
-		f.raw = known
 	default:
-		f.packed = known
+		f.use(j.plan.known)
 	}
+	return nil
 }
 
 // abandon drops what finish did not hand over.
@@ -404,7 +448,7 @@ func (in *intake) finish(w *staging, to *form, plain *file) {
 		}
 		to.digest, to.size = desc.Digest, desc.Size
 		if plain != nil {
-			plain.diffID = desc.Digest
+			plain.diffID, plain.seen.size, plain.seen.prefixes = desc.Digest, desc.Size, w.blob.Prefixes()
 		}
 		return nil
 	})

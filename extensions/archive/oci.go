@@ -353,7 +353,7 @@ func (r *resolver) imageLayer(m *manifest, d ocispec.Descriptor, want digest.Dig
 	case f.diffID != want:
 		return invalid("%s has the diffID %s, the config says %s", what, f.diffID, want)
 	}
-	b.diffID, b.compression, b.facts = f.diffID, f.compression, f.facts
+	b.diffID, b.compression, b.seen = f.diffID, f.compression, f.seen
 	if f.raw == nil {
 		m.rewritten = m.desc.Digest
 		b.desc.Digest, b.desc.Size, b.compression = f.packed.digest, f.packed.size, f.packed.compression

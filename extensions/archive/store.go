@@ -17,13 +17,23 @@ import (
 type Store interface {
 	// NewBatch begins what becomes visible together or not at all.
 	NewBatch(ctx context.Context) (Batch, error)
-	// KnownLayers returns the stored forms of the layer with this diffID.
-	KnownLayers(ctx context.Context, diffID digest.Digest) ([]metadata.Layer, error)
+	Known
 	// CheckRoom refuses what is known not to fit into the namespace, or on the
 	// disk, before it comes.
 	CheckRoom(ctx context.Context, namespace string, n int64) error
 	Images
 	Unpacked
+}
+
+// Known is which layers there are, whoever may know of them. See storage.Store.
+type Known interface {
+	// KnownLayers returns the stored forms of the layer with this diffID.
+	KnownLayers(ctx context.Context, diffID digest.Digest) ([]metadata.Layer, error)
+	// SimilarLayers returns stored forms of layers of that plain size and first
+	// prefix.
+	SimilarLayers(ctx context.Context, first layer.Prefixes, size int64, compression string) ([]storage.SimilarLayer, error)
+	// ForgetPrefixes takes a blob out of what SimilarLayers returns.
+	ForgetPrefixes(ctx context.Context, dgst digest.Digest) error
 }
 
 // Images is what is read of images, each in its repository. See storage.Store.
@@ -84,6 +94,8 @@ type StagedBlob interface {
 	io.Writer
 	// Finish makes the bytes durable and returns their digest and size.
 	Finish() (ocispec.Descriptor, error)
+	// Prefixes are those of the bytes, after Finish.
+	Prefixes() layer.Prefixes
 	// Discard drops the blob, also after Finish.
 	Discard()
 }

@@ -30,6 +30,8 @@ type Layer struct {
 	// Facts are what is in it, as JSON, where PutManifests is told of a layer
 	// that was looked into; "" elsewhere.
 	Facts string
+	// Plain is given to PutManifests and RememberLayer, and by SimilarLayers.
+	Plain Plain
 }
 
 const (
@@ -283,8 +285,10 @@ func (db *DB) KnownLayers(ctx context.Context, diffID digest.Digest) ([]Layer, e
 // is gone is passed over.
 func (db *DB) RememberLayer(ctx context.Context, l Layer) error {
 	err := db.update(ctx, relaxed, func(ctx context.Context, tx *Tx) error {
-		_, err := tx.exec(ctx, rememberDiffID, l.DiffID.String(), l.Digest.String(), l.Compression)
-		return err
+		if _, err := tx.exec(ctx, rememberDiffID, l.DiffID.String(), l.Digest.String(), l.Compression); err != nil {
+			return err
+		}
+		return tx.putPrefixes(ctx, &l)
 	})
 	if err != nil {
 		return fmt.Errorf("remember layer %s: %w", l.DiffID, err)

@@ -452,3 +452,51 @@ func TestRememberLayerIsForBlobsThatAreHere(t *testing.T) {
 		}
 	})
 }
+
+func TestSimilarLayersAreThoseThatBeginAlike(t *testing.T) {
+	t.Parallel()
+	eachDB(t, func(t *testing.T, db *testDB) {
+		first := []byte("0123456789abcdef")
+		layerOf := func(name, compression string, size int64, prefixes string) Layer {
+			db.clock.advance(time.Second)
+			return Layer{DiffID: digestOf(name), Digest: db.pushBlob(t, "a/b", name+compression, time.Hour), Size: int64(len(name + compression)),
+				Compression: compression, Plain: Plain{Size: size, First: []byte(prefixes)[:16], Prefixes: []byte(prefixes)}}
+		}
+		const huge = 20 << 30
+		old := layerOf("old", "gzip", huge, string(first)+"................")
+		newer := layerOf("newer", "gzip", huge, string(first))
+		packed := layerOf("packed", "zstd", huge, string(first))
+		p := db.put("a/b", manifest("m", "layer:oldgzip"))
+		p.Layers = []Layer{old, layerOf("smaller", "gzip", huge-1, string(first)), layerOf("other", "gzip", huge, "fedcba9876543210"),
+			{DiffID: digestOf("short"), Digest: db.pushBlob(t, "a/b", "short", time.Hour), Compression: "gzip", Plain: Plain{Size: huge}}}
+		db.mustPut(t, p)
+		db.mustPut(t, p)
+		check(t, "RememberLayer", db.RememberLayer(t.Context(), newer))
+		check(t, "RememberLayer", db.RememberLayer(t.Context(), packed))
+		wantSimilar := func(compression string, n int, want ...Layer) {
+			t.Helper()
+			got, err := db.SimilarLayers(t.Context(), first, huge, compression, n)
+			check(t, "SimilarLayers", err)
+			if diff := cmp.Diff(append([]Layer{}, want...), got); diff != "" {
+				t.Errorf("SimilarLayers (-want +got):\n%s", diff)
+			}
+		}
+		wantSimilar("gzip", 9, newer, old)
+		wantSimilar("gzip", 1, newer)
+		wantSimilar("zstd", 9, packed)
+		wantSimilar("none", 9)
+		check(t, "ForgetPrefixes", db.ForgetPrefixes(t.Context(), newer.Digest))
+		wantSimilar("gzip", 9, old)
+
+		db.clock.advance(2 * time.Hour)
+		going, err := db.MarkGoing(t.Context(), packed.Digest, db.clock.now())
+		check(t, "MarkGoing", err)
+		if !going {
+			t.Fatal("MarkGoing of a blob that nobody needs = false")
+		}
+		wantSimilar("zstd", 9)
+		check(t, "DropGoing", db.DropGoing(t.Context(), packed.Digest)) // the foreign key must let it go
+		check(t, "RememberLayer", db.RememberLayer(t.Context(), packed))
+		wantSimilar("zstd", 9)
+	})
+}

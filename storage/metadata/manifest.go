@@ -218,8 +218,12 @@ func (tx *Tx) link(ctx context.Context, repo int64, p *ManifestPut) error {
 			return err
 		}
 	}
-	for _, l := range p.Layers {
+	for i := range p.Layers {
+		l := &p.Layers[i]
 		if _, err := tx.exec(ctx, insertDiffID, l.DiffID.String(), l.Digest.String(), l.Compression); err != nil {
+			return err
+		}
+		if err := tx.putPrefixes(ctx, l); err != nil {
 			return err
 		}
 	}
