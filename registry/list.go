@@ -113,13 +113,12 @@ func (g *Registry) referrers(w http.ResponseWriter, rq *request) error {
 	if len(artifactType) > 255 || len(last) > 200 || !isText(artifactType) || !isText(last) {
 		return tarport.Errorf(tarport.Invalid, "artifactType is not a media type, or last is not a digest")
 	}
-	list, err := g.store.Referrers(rq.Context(), rq.repository, subject, artifactType, referrersPage+1, last)
+	list, more, err := g.store.Referrers(rq.Context(), rq.repository, subject, artifactType, referrersPage, last)
 	if err != nil {
 		return err
 	}
-	if len(list) > referrersPage {
-		list = list[:referrersPage]
-		setNext(w, rq, referrersNext(artifactType, list[referrersPage-1]))
+	if more {
+		setNext(w, rq, referrersNext(artifactType, list[len(list)-1]))
 	}
 	size := 128
 	for _, d := range list {

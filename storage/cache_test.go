@@ -231,7 +231,7 @@ func (s *testStore) readAll(t *testing.T, version, referrers *atomic.Int64, numb
 		t.Errorf("%d repositories (%v), want 1", repos.Count, err)
 	}
 	told = referrers.Load()
-	list, err := s.Referrers(t.Context(), "a/b", digest.FromString("subject"), "", 1000, "")
+	list, _, err := s.Referrers(t.Context(), "a/b", digest.FromString("subject"), "", 1000, "")
 	if err != nil || int64(len(list)) < told {
 		t.Errorf("%d referrers (%v), %d were acknowledged", len(list), err, told)
 	}

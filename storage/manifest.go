@@ -143,18 +143,23 @@ func pageKey(n int, last string) string { return strconv.Itoa(n) + " " + last }
 
 func pageSize(p metadata.Page) int { return len(p.Joined) + len(p.Last) }
 
-// Referrers returns at most n descriptors, as JSON, of manifests whose subject
-// is the digest, in the order of their digests, after last; of one artifact
-// type, or of any for "".
-func (s *Store) Referrers(ctx context.Context, repository string, subject digest.Digest, artifactType string, n int, last string) ([]string, error) {
+// Referrers returns a page of descriptors, as JSON, of manifests whose subject is
+// the digest; see metadata.DB.Referrers.
+func (s *Store) Referrers(ctx context.Context, repository string, subject digest.Digest, artifactType string, n int, last string) (list []string, more bool, err error) {
+	type page struct {
+		list []string
+		more bool
+	}
 	key := cacheKey{cacheReferrers, repository, string(subject) + " " + artifactType + " " + pageKey(n, last)}
-	return cached(s.cache, key, func() ([]string, error) {
-		return s.db.Referrers(ctx, repository, subject, artifactType, n, last)
-	}, func(list []string) int {
+	p, err := cached(s.cache, key, func() (p page, err error) {
+		p.list, p.more, err = s.db.Referrers(ctx, repository, subject, artifactType, n, last)
+		return p, err
+	}, func(p page) int {
 		size := 0
-		for _, d := range list {
+		for _, d := range p.list {
 			size += len(d) + 16
 		}
 		return size
 	})
+	return p.list, p.more, err
 }

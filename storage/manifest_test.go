@@ -89,7 +89,7 @@ func TestAManifestHasTheDigestThatItsClientNames(t *testing.T) {
 				t.Errorf("Manifest(%s) has the digest %s, want %s", ref, got.Digest, d)
 			}
 		}
-		list, err := s.Referrers(t.Context(), "a/b", subject.Digest, "", 10, "")
+		list, _, err := s.Referrers(t.Context(), "a/b", subject.Digest, "", 10, "")
 		check(t, "Referrers", err)
 		var own ocispec.Descriptor
 		check(t, "decode", json.Unmarshal([]byte(list[0]), &own))
@@ -228,7 +228,7 @@ func TestReferrersAreThoseOfTheSubjectWhetherItIsHereOrNot(t *testing.T) {
 	eachStore(t, func(t *testing.T, s *testStore) {
 		list := func(artifactType string) (digests []digest.Digest) {
 			t.Helper()
-			descs, err := s.Referrers(t.Context(), "a/b", digest.FromString("subject"), artifactType, 10, "")
+			descs, _, err := s.Referrers(t.Context(), "a/b", digest.FromString("subject"), artifactType, 10, "")
 			check(t, "Referrers", err)
 			for _, text := range descs {
 				var d ocispec.Descriptor

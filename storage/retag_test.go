@@ -63,9 +63,9 @@ func TestACopyKeepsItsDigest(t *testing.T) {
 		if got, err := s.Manifest(t.Context(), "a/c", byTag("latest")); err != nil || got.Digest != d {
 			t.Errorf("the copy is %v (%v), want %s", got, err, d)
 		}
-		want, err := s.Referrers(t.Context(), "a/b", subject.Digest, "", 10, "")
+		want, _, err := s.Referrers(t.Context(), "a/b", subject.Digest, "", 10, "")
 		check(t, "Referrers", err)
-		got, err := s.Referrers(t.Context(), "a/c", subject.Digest, "", 10, "")
+		got, _, err := s.Referrers(t.Context(), "a/c", subject.Digest, "", 10, "")
 		check(t, "Referrers", err)
 		if diff := cmp.Diff(want, got); diff != "" || len(got) != 1 {
 			t.Errorf("referrers of the copy (-want +got):\n%s", diff)

@@ -265,7 +265,7 @@ func (m fixtureManifest) check(t *testing.T, reg *registry, ns string, res *Resu
 		child.checkOne(t, reg, repository, im.Manifests[i])
 	}
 	if m.Subject != "" {
-		list, err := reg.store.Referrers(t.Context(), repository, m.Subject, "", 100, "")
+		list, _, err := reg.store.Referrers(t.Context(), repository, m.Subject, "", 100, "")
 		if err != nil || !slices.ContainsFunc(list, func(s string) bool { return strings.Contains(s, m.Digest.String()) }) {
 			t.Errorf("Referrers(%s) = %v, %v, want %s among them", m.Subject, list, err, m.Digest)
 		}

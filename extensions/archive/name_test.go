@@ -146,7 +146,7 @@ func TestReferrersGoWithTheirSubject(t *testing.T) {
 	}
 	for _, repository := range []string{"team/a/b", "team/a/c"} {
 		for _, d := range []ocispec.Descriptor{image, sbom} {
-			if list, err := reg.store.Referrers(t.Context(), repository, d.Digest, "", 10, ""); err != nil || len(list) != 1 {
+			if list, _, err := reg.store.Referrers(t.Context(), repository, d.Digest, "", 10, ""); err != nil || len(list) != 1 {
 				t.Errorf("Referrers(%s, %s) = %v, %v, want one", repository, d.Digest, list, err)
 			}
 		}

@@ -254,7 +254,7 @@ func (v *saving) referrers(ctx context.Context) error {
 func (v *saving) referrersOf(ctx context.Context, m *saved, fn func(ocispec.Descriptor) error) error {
 	const page = 100
 	for last := ""; ; {
-		list, err := v.s.o.Store.Referrers(ctx, m.repository, m.desc.Digest, "", page, last)
+		list, more, err := v.s.o.Store.Referrers(ctx, m.repository, m.desc.Digest, "", page, last)
 		if err != nil {
 			return err
 		}
@@ -268,7 +268,7 @@ func (v *saving) referrersOf(ctx context.Context, m *saved, fn func(ocispec.Desc
 			}
 			last = d.Digest.String()
 		}
-		if len(list) < page {
+		if !more {
 			return nil
 		}
 	}

@@ -41,7 +41,7 @@ type Images interface {
 	Manifest(ctx context.Context, repository string, ref tarport.Reference) (*metadata.Manifest, error)
 	// Referrers returns at most n descriptors, as JSON, of manifests whose
 	// subject is the digest, in the order of their digests, after last.
-	Referrers(ctx context.Context, repository string, subject digest.Digest, artifactType string, n int, last string) ([]string, error)
+	Referrers(ctx context.Context, repository string, subject digest.Digest, artifactType string, n int, last string) (list []string, more bool, err error)
 	// Blob tells of a blob and keeps it for the grace period at least.
 	Blob(ctx context.Context, repository string, dgst digest.Digest) (metadata.Blob, error)
 	// OpenBlob opens a blob. It is an *os.File where the bytes lie on a file

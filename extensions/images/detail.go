@@ -253,7 +253,7 @@ func (s *Service) referrers(ctx context.Context, repository string, d *Detail, s
 		subjects = append(subjects, shown.Digest)
 	}
 	for _, subject := range subjects {
-		descs, err := s.content.Referrers(ctx, repository, subject, "", maxReferrers, "")
+		descs, _, err := s.content.Referrers(ctx, repository, subject, "", maxReferrers, "")
 		if err != nil {
 			return nil, err
 		}

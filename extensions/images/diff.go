@@ -59,8 +59,15 @@ type PackageChange struct {
 	To   string `json:"to"`
 }
 
-// Diff compares two images, each of which the caller may read.
+// Diff compares two images, each of which the caller may read. UNAVAILABLE where
+// too many are being compared: what is known of all layers of both is laid over
+// each other, and anybody's image can have many.
 func (s *Service) Diff(ctx context.Context, from, to Query) (*Diff, error) {
+	leave, err := s.comparing.Take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	d := &Diff{Config: []Change{}}
 	a, err := s.side(ctx, from, &d.From)
 	if err != nil {

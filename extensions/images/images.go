@@ -23,6 +23,7 @@ import (
 
 	"github.com/tarport/tarport"
 	"github.com/tarport/tarport/internal/httpapi"
+	"github.com/tarport/tarport/internal/places"
 	"github.com/tarport/tarport/storage"
 	"github.com/tarport/tarport/storage/metadata"
 )
@@ -40,14 +41,22 @@ type Service struct {
 	content *storage.Store
 	access  tarport.Access
 	trees   *trees
+
+	comparing *places.Set // for who compares images
 }
+
+// maxComparing is how many pairs of images are compared at once.
+const maxComparing = 4
 
 // New returns a Service.
 func New(o Options) (*Service, error) {
 	if o.DB == nil || o.Content == nil || o.Access == nil {
 		return nil, errors.New("images: a database, a store and an access are required")
 	}
-	return &Service{db: o.DB, content: o.Content, access: o.Access, trees: newTrees(o.Content)}, nil
+	return &Service{
+		db: o.DB, content: o.Content, access: o.Access, trees: newTrees(o.Content),
+		comparing: places.New(places.Options{Places: maxComparing, Queue: 16, Wait: wait, Busy: "images are being compared"}),
+	}, nil
 }
 
 // Routes adds the routes to r, which is the router of /api/v1.

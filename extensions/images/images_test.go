@@ -23,6 +23,7 @@ import (
 	"github.com/tarport/tarport"
 	"github.com/tarport/tarport/extensions/archive"
 	"github.com/tarport/tarport/internal/httpapi"
+	"github.com/tarport/tarport/internal/places"
 	"github.com/tarport/tarport/storage"
 	"github.com/tarport/tarport/storage/layer/scan"
 	"github.com/tarport/tarport/storage/metadata"
@@ -431,4 +432,23 @@ func TestTwoImagesAreCompared(t *testing.T) {
 	if d.Packages.Known || d.Packages.Reason == "" {
 		t.Errorf("packages = %+v, want a reason why they are not known", d.Packages)
 	}
+}
+
+func TestFewImagesAreComparedAtATime(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, filepath.Join(t.TempDir(), "tarport.db"))
+	s, err := New(Options{DB: w.db, Content: w.content, Access: access{}})
+	check(t, err)
+	w.push("team/app", "1.0", []string{"one"})
+	s.comparing = places.New(places.Options{Places: 1, Queue: 2, Wait: time.Millisecond, Busy: "images are being compared"})
+	leave, err := s.comparing.Take(t.Context())
+	check(t, err)
+	q := Query{Repository: "team/app", Reference: tarport.Reference{Tag: "1.0"}}
+	ctx := tarport.WithPrincipal(t.Context(), w.user)
+	if _, err := s.Diff(ctx, q, q); tarport.ErrorCode(err) != tarport.Unavailable {
+		t.Errorf("Diff while others compare = %v, want UNAVAILABLE", err)
+	}
+	leave()
+	_, err = s.Diff(ctx, q, q)
+	check(t, err)
 }

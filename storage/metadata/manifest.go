@@ -320,15 +320,33 @@ func (db *DB) Manifest(ctx context.Context, repository string, ref tarport.Refer
 	return m, nil
 }
 
-// Referrers returns the descriptors, as JSON, of at most n manifests whose
-// subject is the digest, in the order of their own digests, after last. Of
-// another artifact type than asked for ("" is any) none are returned.
-func (db *DB) Referrers(ctx context.Context, repository string, subject digest.Digest, artifactType string, n int, last string) ([]string, error) {
-	list, err := all(ctx, db.view(), scanOne[string], selectReferrers, repository, subject.String(), artifactType, last, n)
-	if err != nil {
-		return nil, fmt.Errorf("list referrers of %s: %w", subject, err)
+// Referrers returns descriptors, as JSON, of manifests whose subject is the
+// digest, in the order of their digests, after last: at most n, and no more once
+// they have maxPageBytes, since a descriptor has all annotations of its manifest.
+// more tells whether there are others. They are of one artifact type, or of any
+// for "".
+func (db *DB) Referrers(ctx context.Context, repository string, subject digest.Digest, artifactType string, n int, last string) (list []string, more bool, err error) {
+	list = []string{}
+	size := 0
+	err = db.view().query(ctx, func(scan func(...any) error) error {
+		if len(list) == n || size > maxPageBytes {
+			return errPageFull
+		}
+		var d string
+		if err := scan(&d); err != nil {
+			return err
+		}
+		size += len(d)
+		list = append(list, d)
+		return nil
+	}, selectReferrers, repository, subject.String(), artifactType, last, n+1)
+	if err == errPageFull { //nolint:errorlint // our own, as it is
+		err, more = nil, true
 	}
-	return list, nil
+	if err != nil {
+		return nil, false, fmt.Errorf("list referrers of %s: %w", subject, err)
+	}
+	return list, more, nil
 }
 
 // DeleteManifest takes a manifest and its tags out of a repository. The blobs

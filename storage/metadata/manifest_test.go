@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -272,19 +273,59 @@ func TestReferrersPagesAreThoseOfAModel(t *testing.T) {
 					last = all[from-1][len(`{"digest":"`) : len(all[from-1])-len(`"}`)]
 				}
 				want := append([]string{}, all[from:min(from+n, len(all))]...)
-				got, err := db.Referrers(t.Context(), "a/b", subject, artifactType, n, last)
+				got, more, err := db.Referrers(t.Context(), "a/b", subject, artifactType, n, last)
 				check(t, "Referrers", err)
-				if diff := cmp.Diff(want, got); diff != "" {
-					t.Errorf("Referrers(%q, %d, %q) (-want +got):\n%s", artifactType, n, last, diff)
+				if diff := cmp.Diff(want, got); diff != "" || more != (from+n < len(all)) {
+					t.Errorf("Referrers(%q, %d, %q), more %t (-want +got):\n%s", artifactType, n, last, more, diff)
 				}
 			}
 		}
 		for _, repository := range []string{"a/c", "a/none"} {
-			got, err := db.Referrers(t.Context(), repository, subject, "", 10, "")
+			got, _, err := db.Referrers(t.Context(), repository, subject, "", 10, "")
 			check(t, "Referrers", err)
 			if got == nil || len(got) != 0 {
 				t.Errorf("Referrers in %s = %#v, want an empty list", repository, got)
 			}
+		}
+	})
+}
+
+// TestAPageOfReferrersHasBoundedBytes, as each has all annotations of its manifest;
+// and the pages have all of them.
+func TestAPageOfReferrersHasBoundedBytes(t *testing.T) {
+	t.Parallel()
+	eachDB(t, func(t *testing.T, db *testDB) {
+		const n, large = 12, maxPageBytes / 4
+		subject := digestOf("subject")
+		var puts []ManifestPut
+		want := map[string]bool{}
+		for i := range n {
+			m := manifest(fmt.Sprint(i))
+			m.Subject = subject
+			m.Descriptor = fmt.Sprintf(`{"digest":"%s","annotations":{"a":"%s"}}`, m.Digest, strings.Repeat("x", large))
+			want[m.Digest.String()] = true
+			puts = append(puts, db.put("a/b", m))
+		}
+		db.mustPut(t, puts...)
+		last := ""
+		for more := true; more; {
+			var list []string
+			var err error
+			list, more, err = db.Referrers(t.Context(), "a/b", subject, "", 1000, last)
+			check(t, "Referrers", err)
+			if size := len(strings.Join(list, "")); size == 0 || size > maxPageBytes+large+1000 {
+				t.Fatalf("a page of %d descriptors has %d bytes", len(list), size)
+			}
+			for _, d := range list {
+				last, _, _ = strings.Cut(d[len(`{"digest":"`):], `"`)
+				if !want[last] {
+					t.Errorf("%s is there twice, or is none", last)
+				}
+				delete(want, last)
+			}
+		}
+		if len(want) > 0 {
+			t.Errorf("%d are on no page", len(want))
 		}
 	})
 }
