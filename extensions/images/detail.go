@@ -37,8 +37,9 @@ type Detail struct {
 	RobotPulls int64      `json:"robot_pulls"` // among them
 	PulledAt   *time.Time `json:"pulled_at"`
 
-	Platforms []Platform `json:"platforms"`
-	Platform  string     `json:"platform"` // the one that is shown; "" where none is
+	Platforms     []Platform `json:"platforms"`
+	MorePlatforms bool       `json:"more_platforms,omitempty"` // the index has more than maxEntries entries
+	Platform      string     `json:"platform"`                 // the one that is shown; "" where none is
 	*Image
 	Referrers []Referrer `json:"referrers"`
 }
@@ -82,6 +83,7 @@ type Referrer struct {
 const (
 	maxReferrers = 100
 	maxRelated   = 50
+	maxEntries   = 256 // of an index that are looked up; real ones have some 30
 )
 
 // Detail reads a manifest and what is known of it. MANIFEST_UNKNOWN where there
@@ -156,7 +158,11 @@ func (s *Service) platforms(ctx context.Context, q Query, m *metadata.Manifest, 
 		}
 		d.Platforms = append(d.Platforms, p)
 	}
-	for _, desc := range doc.Manifests {
+	for i, desc := range doc.Manifests {
+		if i == maxEntries {
+			d.MorePlatforms = true
+			break
+		}
 		p, ok, err := s.entry(ctx, q.Repository, desc)
 		if err != nil {
 			return nil, err

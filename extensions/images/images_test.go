@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -451,4 +452,30 @@ func TestFewImagesAreComparedAtATime(t *testing.T) {
 	leave()
 	_, err = s.Diff(ctx, q, q)
 	check(t, err)
+}
+
+func TestOfAnIndexSoManyEntriesAreLookedUp(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, filepath.Join(t.TempDir(), "tarport.db"))
+	one := w.push("team/app", "", []string{"one"})
+	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
+	for i := range maxEntries + 1 {
+		d := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString(strconv.Itoa(i)), Size: 10, Platform: &ocispec.Platform{OS: "linux", Architecture: "a" + strconv.Itoa(i)}}
+		if i == 0 {
+			d.Digest = one
+			m, err := w.content.Manifest(t.Context(), "team/app", tarport.Reference{Digest: one})
+			check(t, err)
+			d.Size = int64(len(m.Payload))
+		}
+		index.Manifests = append(index.Manifests, d)
+	}
+	b, err := json.Marshal(index)
+	check(t, err)
+	_, err = w.content.PutManifest(tarport.WithPrincipal(t.Context(), w.user),
+		storage.ManifestPut{Repository: "team/app", MediaType: index.MediaType, Payload: b, By: "ada", Via: storage.ViaPush, Tags: []string{"many"}}, "")
+	check(t, err)
+	d := w.detail("team/app", "many", "")
+	if len(d.Platforms) != maxEntries || !d.MorePlatforms || d.Platform != "linux/amd64" {
+		t.Errorf("%d platforms, more %t, shown %s; want %d, more, and linux/amd64", len(d.Platforms), d.MorePlatforms, d.Platform, maxEntries)
+	}
 }
