@@ -31,6 +31,11 @@ func streamTransport() *http.Transport {
 	t.ExpectContinueTimeout = continueWait
 	t.ForceAttemptHTTP2 = false
 	t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+	// Where the default transport was used before, its clone offers h2 to the server.
+	if t.TLSClientConfig == nil {
+		t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	}
+	t.TLSClientConfig.NextProtos = []string{"http/1.1"}
 	t.DisableCompression = true // an archive is what it is
 	t.WriteBufferSize, t.ReadBufferSize = 256<<10, 256<<10
 	return t
