@@ -77,7 +77,6 @@ func runServe(ctx context.Context, a *app, args []string) error {
 	// for each, in a pool, which two collections empty.
 	runtime.GC()
 	debug.FreeOSMemory()
-	trimBinary()
 	err = errors.Join(s.serve(ctx, a, c), s.Close())
 	if err == nil {
 		log.Info("stopped")
@@ -188,7 +187,6 @@ func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
 		return errors.Join(err, closeListeners(o))
 	}
 	debug.FreeOSMemory() // a password's hash above all
-	trimBinary()
 	s.logStart(c, o)
 	g, gctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return s.content.Run(gctx) })

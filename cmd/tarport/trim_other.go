@@ -1,6 +1,0 @@
-//go:build !linux
-
-package main
-
-// trimBinary is for Linux only.
-func trimBinary() {}
