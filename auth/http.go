@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	tokenPath = "/auth/token" //nolint:gosec // a path, not a credential
+	tokenPath = "/auth/token"
 	jwksPath  = "/.well-known/jwks.json"
 
 	maxQuery = 8 << 10

@@ -45,6 +45,7 @@ type forger struct {
 }
 
 func newForger(t *testing.T) *forger {
+	t.Helper()
 	w := newWorld(t)
 	_, own, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {

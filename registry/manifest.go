@@ -77,8 +77,10 @@ func (g *Registry) putManifest(w http.ResponseWriter, rq *request) error {
 	if err != nil {
 		return err
 	}
-	put := storage.ManifestPut{Repository: rq.repository, MediaType: mediaType, Payload: payload,
-		Tags: slices.Clone(params), By: rq.principal.Name, Via: storage.ViaPush}
+	put := storage.ManifestPut{
+		Repository: rq.repository, MediaType: mediaType, Payload: payload,
+		Tags: slices.Clone(params), By: rq.principal.Name, Via: storage.ViaPush,
+	}
 	if ref.Tag != "" {
 		put.Tags = append(put.Tags, ref.Tag)
 	}

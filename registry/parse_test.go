@@ -67,8 +67,10 @@ func TestPathsThatAreNotCanonicalHaveNone(t *testing.T) {
 			t.Errorf("parse(%s) = %s of %q with %q, want no route", path, nameOf(rq.route), rq.repository, rq.last)
 		}
 	}
-	for _, path := range []string{"/v2/A/tags/list", "/v2/a/../b/tags/list", "/v2/a/./tags/list", "/v2/-a/tags/list",
-		"/v2/" + strings.Repeat("a", 256) + "/tags/list"} {
+	for _, path := range []string{
+		"/v2/A/tags/list", "/v2/a/../b/tags/list", "/v2/a/./tags/list", "/v2/-a/tags/list",
+		"/v2/" + strings.Repeat("a", 256) + "/tags/list",
+	} {
 		u := &url.URL{Path: path}
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
 		r.URL = u

@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"regexp"
+	"strconv"
 	"time"
 
 	"github.com/tarport/tarport"
@@ -108,8 +109,7 @@ func (s *Store) ArchiveUploads(ctx context.Context, n int, last string) ([]metad
 // ResumeArchiveUpload takes a session. NOT_FOUND as ArchiveUpload; CONFLICT
 // where another request is at it.
 func (s *Store) ResumeArchiveUpload(ctx context.Context, id string) (*ArchiveUpload, error) {
-	info, err := s.ArchiveUpload(ctx, id)
-	if err != nil {
+	if _, err := s.ArchiveUpload(ctx, id); err != nil {
 		return nil, err
 	}
 	u := &ArchiveUpload{session: session{s: s, row: metadata.Upload{ID: id}}}
@@ -119,7 +119,8 @@ func (s *Store) ResumeArchiveUpload(ctx context.Context, id string) (*ArchiveUpl
 		}
 		return nil, err
 	}
-	if info, err = s.db.ArchiveUpload(ctx, id); err != nil { // as it is now that nobody else writes
+	info, err := s.db.ArchiveUpload(ctx, id) // as it is now that nobody else writes
+	if err != nil {
 		return nil, errors.Join(err, u.Close())
 	}
 	u.info = info
@@ -388,7 +389,7 @@ func incomplete(i metadata.ArchiveUpload) error {
 	detail := map[string]any{"offset": i.Size, "length": nil}
 	of := "a length that was not told"
 	if i.Length >= 0 {
-		detail["length"], of = i.Length, fmt.Sprintf("%d", i.Length)
+		detail["length"], of = i.Length, strconv.FormatInt(i.Length, 10)
 	}
 	return tarport.Errorf(tarport.Conflict, "the upload is not complete: it has %d bytes of %s", i.Size, of).WithDetail(detail)
 }

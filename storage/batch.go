@@ -266,13 +266,17 @@ func (s *Store) manifestRow(p *ManifestPut) (metadata.ManifestPut, error) {
 			return metadata.ManifestPut{}, err
 		}
 	}
-	row := metadata.ManifestPut{Repository: p.Repository, Manifest: m, Tags: p.Tags, By: p.By, Via: p.Via,
-		AllowMissing: p.AllowMissing || s.o.AllowMissing, Lease: s.lease(), RenewBefore: s.renewBefore()}
+	row := metadata.ManifestPut{
+		Repository: p.Repository, Manifest: m, Tags: p.Tags, By: p.By, Via: p.Via,
+		AllowMissing: p.AllowMissing || s.o.AllowMissing, Lease: s.lease(), RenewBefore: s.renewBefore(),
+	}
 	for _, l := range p.Blobs {
 		row.Links = append(row.Links, l.Descriptor.Digest)
 		if l.DiffID != "" {
-			row.Layers = append(row.Layers, metadata.Layer{DiffID: l.DiffID, Digest: l.Descriptor.Digest,
-				Size: l.Descriptor.Size, Compression: l.Compression, Facts: l.Facts, Plain: plainOf(l.PlainSize, l.Prefixes)})
+			row.Layers = append(row.Layers, metadata.Layer{
+				DiffID: l.DiffID, Digest: l.Descriptor.Digest,
+				Size: l.Descriptor.Size, Compression: l.Compression, Facts: l.Facts, Plain: plainOf(l.PlainSize, l.Prefixes),
+			})
 		}
 	}
 	return row, nil

@@ -292,6 +292,6 @@ func (s *localStaged) cut(size int64) error {
 	return err
 }
 
-func (s *localStaged) sync(context.Context) error { return s.File.Sync() }
+func (s *localStaged) sync(context.Context) error { return s.Sync() }
 
 func (s *localStaged) cancel(context.Context) { _ = s.Close() }

@@ -92,8 +92,10 @@ const dockerConfig = `{"architecture":"arm64","variant":"v8","os":"linux","os.ve
 func TestAConfigIsRead(t *testing.T) {
 	t.Parallel()
 	img := parseImage([]byte(dockerConfig))
-	want := &metadata.Image{OS: "linux", Architecture: "arm64", Variant: "v8", OSVersion: "1.2",
-		Author: "Ann <ann@example.org>", Message: "fix the\n [31mport", Created: time.Date(2024, 1, 15, 9, 11, 12, 123456789, time.UTC)}
+	want := &metadata.Image{
+		OS: "linux", Architecture: "arm64", Variant: "v8", OSVersion: "1.2",
+		Author: "Ann <ann@example.org>", Message: "fix the\n [31mport", Created: time.Date(2024, 1, 15, 9, 11, 12, 123456789, time.UTC),
+	}
 	want.Config = `{"env":["PATH=/bin","A=b=c"],"entrypoint":["/bin/sh","-c"],"cmd":["run"],"exposed_ports":["80/tcp","8443/tcp"],"volumes":["/data"],` +
 		`"user":"app","working_dir":"/srv","labels":{"a":"1","b":"2"},"stop_signal":"SIGQUIT","healthcheck":{"test":["CMD","true"],"interval":"30s","retries":3}}`
 	if diff := cmp.Diff(want, img); diff != "" {
@@ -146,7 +148,8 @@ func TestWhatIsKeptOfAConfigIsBounded(t *testing.T) {
 	}
 	long := strings.Repeat("é", 1<<16)
 	b, err := json.Marshal(map[string]any{"os": long, "author": long, "comment": long, "config": map[string]any{
-		"Env": env, "Labels": map[string]string{"a": long, long: "x"}, "Cmd": []string{long, long}, "User": long}})
+		"Env": env, "Labels": map[string]string{"a": long, long: "x"}, "Cmd": []string{long, long}, "User": long,
+	}})
 	check(t, "encode", err)
 	img := parseImage(b)
 	var got ImageFacts

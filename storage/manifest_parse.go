@@ -74,8 +74,10 @@ func ParseManifest(mediaType string, payload []byte) (metadata.Manifest, error) 
 	if m.ArtifactType == "" && d.Config != nil {
 		m.ArtifactType = d.Config.MediaType // distribution spec, "Listing Referrers"
 	}
-	desc, err := json.Marshal(ocispec.Descriptor{MediaType: mediaType, Digest: m.Digest, Size: int64(len(payload)),
-		ArtifactType: m.ArtifactType, Annotations: d.Annotations})
+	desc, err := json.Marshal(ocispec.Descriptor{
+		MediaType: mediaType, Digest: m.Digest, Size: int64(len(payload)),
+		ArtifactType: m.ArtifactType, Annotations: d.Annotations,
+	})
 	if err != nil {
 		return none, fmt.Errorf("encode the descriptor of a manifest: %w", err)
 	}

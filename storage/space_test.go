@@ -331,8 +331,10 @@ func (s *spaceTest) commit(b *Batch, tag string, layers ...ocispec.Descriptor) e
 		return err
 	}
 	var list []string
-	put := ManifestPut{Repository: "team/app", MediaType: ocispec.MediaTypeImageManifest, Tags: []string{tag}, Via: ViaLoad,
-		Blobs: []BlobLink{{Descriptor: cd}}}
+	put := ManifestPut{
+		Repository: "team/app", MediaType: ocispec.MediaTypeImageManifest, Tags: []string{tag}, Via: ViaLoad,
+		Blobs: []BlobLink{{Descriptor: cd}},
+	}
 	for _, d := range layers {
 		list = append(list, fmt.Sprintf(`{"mediaType":%q,"digest":%q,"size":%d}`, ocispec.MediaTypeImageLayer, d.Digest, d.Size))
 		put.Blobs = append(put.Blobs, BlobLink{Descriptor: d})

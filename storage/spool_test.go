@@ -16,7 +16,7 @@ import (
 func TestASpoolGivesBackWhatWasNotTakenBack(t *testing.T) {
 	t.Parallel()
 	eachStore(t, func(t *testing.T, s *testStore) {
-		r := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a test's
+		r := rand.New(rand.NewPCG(1, 2))
 		p, err := s.NewSpool(t.Context())
 		check(t, "NewSpool", err)
 		defer p.Discard()

@@ -297,8 +297,10 @@ func (u *Upload) Commit(ctx context.Context, want ocispec.Descriptor) (ocispec.D
 	if err := u.still(ctx); err != nil {
 		return none, err
 	}
-	_, err = u.s.placeBlob(ctx, u.row.ID, metadata.BlobPut{Digest: got, Size: u.size, Repository: u.row.Repository,
-		Upload: u.row.ID, Holder: u.holder, Lease: u.s.lease()})
+	_, err = u.s.placeBlob(ctx, u.row.ID, metadata.BlobPut{
+		Digest: got, Size: u.size, Repository: u.row.Repository,
+		Upload: u.row.ID, Holder: u.holder, Lease: u.s.lease(),
+	})
 	if err != nil {
 		return none, err
 	}

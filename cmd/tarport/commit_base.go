@@ -33,7 +33,7 @@ func (c *commit) findBase(ctx context.Context) error {
 	e, ok := errors.AsType[*docker.Error](err)
 	switch gone := ok && e.Status == http.StatusNotFound; {
 	case gone && c.o.base == "":
-		return fmt.Errorf("the image of the container is not on this machine any more: name the base at the registry, with --base")
+		return errors.New("the image of the container is not on this machine any more: name the base at the registry, with --base")
 	case err != nil && !gone:
 		return err
 	}

@@ -152,8 +152,13 @@ func TestALoginDeletesByDigest(t *testing.T) {
 func TestModesAreShownAsByLs(t *testing.T) {
 	t.Parallel()
 	for _, tt := range [][3]string{
-		{"file", "0644", "-rw-r--r--"}, {"directory", "1777", "drwxrwxrwt"}, {"file", "4755", "-rwsr-xr-x"}, {"file", "2644", "-rw-r-Sr--"},
-		{"symlink", "0777", "lrwxrwxrwx"}, {"fifo", "1600", "prw------T"}, {"file", "?", "?"},
+		{"file", "0644", "-rw-r--r--"},
+		{"directory", "1777", "drwxrwxrwt"},
+		{"file", "4755", "-rwsr-xr-x"},
+		{"file", "2644", "-rw-r-Sr--"},
+		{"symlink", "0777", "lrwxrwxrwx"},
+		{"fifo", "1600", "prw------T"},
+		{"file", "?", "?"},
 	} {
 		if got := modeText(tt[0], tt[1]); got != tt[2] {
 			t.Errorf("modeText(%q, %q) = %q, want %q", tt[0], tt[1], got, tt[2])

@@ -220,7 +220,7 @@ func TestWhatTheRegistryHasIsNotSent(t *testing.T) {
 		code, first, stderr := d.run("", line)
 		if strings.Contains(stderr, "repo=NAME") {
 			line += " --repo=some/name"
-			code, first, stderr = d.run("", line)
+			code, first, _ = d.run("", line)
 		}
 		if code != exitOK { // those that are none, or broken on purpose: extensions/archive looks at them
 			continue

@@ -97,8 +97,10 @@ func (w *matrixWorld) send(method, target, authorization, body string) *httptest
 	case strings.HasPrefix(target, "/auth/"):
 		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	case strings.HasPrefix(target, "/api/v1/uploads"):
-		for k, v := range map[string]string{"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream",
-			"Upload-Length": "5", "Upload-Offset": "0", "X-HTTP-Method-Override": http.MethodDelete} {
+		for k, v := range map[string]string{
+			"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream",
+			"Upload-Length": "5", "Upload-Offset": "0", "X-HTTP-Method-Override": http.MethodDelete,
+		} {
 			r.Header.Set(k, v)
 		}
 	}
@@ -331,7 +333,8 @@ var matrixSteps = map[string][]string{
 	"DELETE /api/v1/namespaces/{ns}/robots/{robot}":       {`POST /api/v1/namespaces/{ns}/robots {"name":"doomed","role":"reader"}`},
 	"DELETE /api/v1/namespaces/{ns}/immutable-rules/{id}": {`POST /api/v1/namespaces/{ns}/immutable-rules {"tag":"doomed"}`},
 	"DELETE /api/v1/repositories/{name}": {
-		"POST /v2/{ns}/gone/blobs/uploads/?digest={digest} {config}", "PUT /v2/{ns}/gone/manifests/v1 {manifest}"},
+		"POST /v2/{ns}/gone/blobs/uploads/?digest={digest} {config}", "PUT /v2/{ns}/gone/manifests/v1 {manifest}",
+	},
 }
 
 // matrixPaths are paths that are not as in any other row.

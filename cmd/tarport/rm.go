@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -76,7 +77,7 @@ func runRemove(ctx context.Context, a *app, o *removeOptions, list []imageRef) e
 			return err
 		}
 		if answer = strings.ToLower(answer); answer != "y" && answer != "yes" {
-			return fmt.Errorf("nothing is deleted")
+			return errors.New("nothing is deleted")
 		}
 	}
 	bad := 0

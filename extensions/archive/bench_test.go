@@ -272,7 +272,7 @@ func BenchmarkSave(b *testing.B) {
 			images := saveURL(serve(b, reg.Service), "team/a/b:1")
 			b.ReportAllocs()
 			for b.Loop() {
-				resp, err := http.Get(images) //nolint:noctx // b's context would be one more thing to pay for
+				resp, err := http.Get(images)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -218,8 +218,10 @@ func TestHTTPMissing(t *testing.T) {
 		status      int
 		want        string
 	}{
-		{"?namespace=team", fmt.Sprintf(`{"diff_ids":[%q,%q],"digests":[%q]}`, sum(base), other, other), 200,
-			fmt.Sprintf(`{"diff_ids":[%q],"digests":[%q]}`, other, other)},
+		{
+			"?namespace=team", fmt.Sprintf(`{"diff_ids":[%q,%q],"digests":[%q]}`, sum(base), other, other), 200,
+			fmt.Sprintf(`{"diff_ids":[%q],"digests":[%q]}`, other, other),
+		},
 		{"?namespace=team", `{}`, 200, `{"diff_ids":[],"digests":[]}`},
 		{"?namespace=team", `{"diff_ids":["sha256:x"]}`, 400, "DIGEST_INVALID"},
 		{"?namespace=team", `{"layers":[]}`, 400, "INVALID"},

@@ -257,8 +257,10 @@ func (ps *puts) of(ctx context.Context, m *manifest) (storage.ManifestPut, error
 			}
 			ps.staged[b.desc.Digest] = true
 		}
-		link := storage.BlobLink{Descriptor: b.desc, DiffID: b.diffID, Compression: b.compression,
-			Facts: b.seen.facts, PlainSize: b.seen.size, Prefixes: b.seen.prefixes}
+		link := storage.BlobLink{
+			Descriptor: b.desc, DiffID: b.diffID, Compression: b.compression,
+			Facts: b.seen.facts, PlainSize: b.seen.size, Prefixes: b.seen.prefixes,
+		}
 		if b.lent { // what it is was not seen here
 			link.DiffID, link.Compression, link.Facts = "", "", ""
 		}

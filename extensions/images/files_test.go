@@ -59,9 +59,11 @@ func packed(t *testing.T, b []byte) []byte {
 func dir(name string) *tar.Header {
 	return &tar.Header{Name: name + "/", Typeflag: tar.TypeDir, Mode: 0o755}
 }
+
 func file(name string) *tar.Header {
 	return &tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o644}
 }
+
 func symlink(name, target string) *tar.Header {
 	return &tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: target, Mode: 0o777}
 }
@@ -98,8 +100,10 @@ func (w *world) rootedImage(repository, tag string) (digests []digest.Digest) {
 func (w *world) filesImage(repository, tag string, files map[string]string, list entries) {
 	w.Helper()
 	plain := tarOf(w.T, files, list)
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
-		Layers: []ocispec.Descriptor{w.blob(repository, ocispec.MediaTypeImageLayer, plain)}}
+	m := ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+		Layers: []ocispec.Descriptor{w.blob(repository, ocispec.MediaTypeImageLayer, plain)},
+	}
 	var c ocispec.Image
 	c.OS, c.Architecture, c.RootFS = "linux", "amd64", ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(plain)}}
 	b, err := json.Marshal(c)

@@ -35,8 +35,10 @@ type Event struct {
 }
 
 func newEvent(e metadata.Event) Event {
-	return Event{ID: e.ID, At: e.At, Actor: e.Actor, TokenID: e.TokenID, Action: e.Action, Namespace: e.Namespace,
-		Repository: e.Repository, Target: e.Target, Detail: e.Detail, Address: e.Address, RequestID: e.RequestID}
+	return Event{
+		ID: e.ID, At: e.At, Actor: e.Actor, TokenID: e.TokenID, Action: e.Action, Namespace: e.Namespace,
+		Repository: e.Repository, Target: e.Target, Detail: e.Detail, Address: e.Address, RequestID: e.RequestID,
+	}
 }
 
 func (h *Handler) listEvents(w http.ResponseWriter, r *http.Request) error {

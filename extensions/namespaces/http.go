@@ -26,8 +26,10 @@ type route struct {
 // Routes adds the routes to r, which is the router of /api/v1. Who asks is in
 // the request's context (tarport.WithPrincipal).
 func (h *Handler) Routes(r *mux.Router) {
-	for _, list := range [][]route{h.accountRoutes(), h.userRoutes(), h.namespaceRoutes(), h.memberRoutes(), h.robotRoutes(),
-		h.immutableRoutes(), h.auditRoutes(), h.quotaRoutes()} {
+	for _, list := range [][]route{
+		h.accountRoutes(), h.userRoutes(), h.namespaceRoutes(), h.memberRoutes(), h.robotRoutes(),
+		h.immutableRoutes(), h.auditRoutes(), h.quotaRoutes(),
+	} {
 		for _, rt := range list {
 			r.Path(rt.path).Methods(rt.method).Handler(h.handle(rt.serve))
 		}
@@ -114,7 +116,7 @@ const never = "never"
 
 // checkText is for what people write and others read.
 func checkText(what, text string, limit int, lines bool) error {
-	bad := func(c rune) bool { return unprintable(c) && !(lines && (c == '\n' || c == '\t' || c == '\r')) }
+	bad := func(c rune) bool { return unprintable(c) && (!lines || c != '\n' && c != '\t' && c != '\r') }
 	if len(text) > limit || strings.ContainsFunc(text, bad) {
 		return tarport.Errorf(tarport.Invalid, "the %s may have at most %d bytes of UTF-8, without control characters", what, limit)
 	}

@@ -115,8 +115,10 @@ func (s *Service) CreateRule(ctx context.Context, ns string, n NewRule) (Rule, e
 			return Rule{}, err
 		}
 	}
-	row, err := s.db.CreateImmutableRule(ctx, ns, metadata.ImmutableRule{Syntax: n.Syntax, Repository: n.Repository,
-		ExceptRepository: n.ExceptRepository, Tag: n.Tag, ExceptTag: n.ExceptTag})
+	row, err := s.db.CreateImmutableRule(ctx, ns, metadata.ImmutableRule{
+		Syntax: n.Syntax, Repository: n.Repository,
+		ExceptRepository: n.ExceptRepository, Tag: n.Tag, ExceptTag: n.ExceptTag,
+	})
 	return newRule(row), err
 }
 

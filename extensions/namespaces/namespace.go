@@ -46,8 +46,10 @@ type NamespaceUsage struct {
 
 func newNamespace(p tarport.Principal) func(metadata.Namespace) Namespace {
 	return func(n metadata.Namespace) Namespace {
-		out := Namespace{Name: n.Name, Visibility: n.Visibility, Description: n.Description, Role: n.Role,
-			Repositories: n.Repositories, CreatedAt: stamp(n.CreatedAt)}
+		out := Namespace{
+			Name: n.Name, Visibility: n.Visibility, Description: n.Description, Role: n.Role,
+			Repositories: n.Repositories, CreatedAt: stamp(n.CreatedAt),
+		}
 		if n.Role != "" || p.Admin {
 			out.CreatedBy = n.CreatedBy
 			out.NamespaceUsage = &NamespaceUsage{n.Members, n.Usage.Quota, n.Usage.Used, n.Usage.Reserved}

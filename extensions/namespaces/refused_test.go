@@ -19,9 +19,16 @@ func TestNobodySetsMoreThanTheRouteTakes(t *testing.T) {
 		s.wantPush(201, ann, "team/app")
 		s.want(201, ann, "POST", "/api/v1/namespaces/team/robots", `{"name":"ci","role":"reader"}`)
 		routes := []struct{ method, path string }{
-			{"POST", "/users"}, {"PATCH", "/users/bob"}, {"PUT", "/user/password"}, {"POST", "/user/tokens"},
-			{"POST", "/namespaces"}, {"PATCH", "/namespaces/team"}, {"PUT", "/namespaces/team/members/bob"},
-			{"POST", "/namespaces/team/robots"}, {"PATCH", "/namespaces/team/robots/ci"}, {"PATCH", "/repositories/team/app"},
+			{"POST", "/users"},
+			{"PATCH", "/users/bob"},
+			{"PUT", "/user/password"},
+			{"POST", "/user/tokens"},
+			{"POST", "/namespaces"},
+			{"PATCH", "/namespaces/team"},
+			{"PUT", "/namespaces/team/members/bob"},
+			{"POST", "/namespaces/team/robots"},
+			{"PATCH", "/namespaces/team/robots/ci"},
+			{"PATCH", "/repositories/team/app"},
 		}
 		for _, field := range []string{"id", "user_id", "hash", "password_hash", "token_epoch", "namespace_id", "created_at", "created_by", "expires_at", "used_bytes", "is_admin"} {
 			for _, rt := range routes {
@@ -53,15 +60,29 @@ func TestAnothersAndAbsentAreTheSameBytes(t *testing.T) {
 		restricted := "ann:" + made.field("secret")
 		d := digest.FromString("{}").String()
 		for _, c := range []struct{ method, path, body string }{
-			{"GET", "/v2/NS/app/manifests/latest", ""}, {"HEAD", "/v2/NS/app/blobs/" + d, ""}, {"GET", "/v2/NS/app/tags/list", ""},
-			{"GET", "/v2/NS/app/referrers/" + d, ""}, {"PUT", "/v2/NS/app/manifests/latest", "{}"}, {"DELETE", "/v2/NS/app/manifests/latest", ""},
-			{"DELETE", "/v2/NS/app/blobs/" + d, ""}, {"POST", "/v2/NS/app/blobs/uploads/", ""}, {"GET", "/v2/NS/app/blobs/uploads/AAAA", ""},
-			{"GET", "/api/v1/namespaces/NS", ""}, {"PATCH", "/api/v1/namespaces/NS", `{}`}, {"DELETE", "/api/v1/namespaces/NS", ""},
-			{"GET", "/api/v1/namespaces/NS/members", ""}, {"PUT", "/api/v1/namespaces/NS/members/bob", `{"role":"owner"}`},
-			{"DELETE", "/api/v1/namespaces/NS/members/ann", ""}, {"GET", "/api/v1/namespaces/NS/robots", ""},
-			{"POST", "/api/v1/namespaces/NS/robots", `{"name":"x","role":"reader"}`}, {"PATCH", "/api/v1/namespaces/NS/robots/x", `{}`},
-			{"DELETE", "/api/v1/namespaces/NS/robots/x", ""}, {"GET", "/api/v1/namespaces/NS/repositories", ""},
-			{"GET", "/api/v1/repositories/NS/app", ""}, {"PATCH", "/api/v1/repositories/NS/app", `{}`}, {"DELETE", "/api/v1/repositories/NS/app", ""},
+			{"GET", "/v2/NS/app/manifests/latest", ""},
+			{"HEAD", "/v2/NS/app/blobs/" + d, ""},
+			{"GET", "/v2/NS/app/tags/list", ""},
+			{"GET", "/v2/NS/app/referrers/" + d, ""},
+			{"PUT", "/v2/NS/app/manifests/latest", "{}"},
+			{"DELETE", "/v2/NS/app/manifests/latest", ""},
+			{"DELETE", "/v2/NS/app/blobs/" + d, ""},
+			{"POST", "/v2/NS/app/blobs/uploads/", ""},
+			{"GET", "/v2/NS/app/blobs/uploads/AAAA", ""},
+			{"GET", "/api/v1/namespaces/NS", ""},
+			{"PATCH", "/api/v1/namespaces/NS", `{}`},
+			{"DELETE", "/api/v1/namespaces/NS", ""},
+			{"GET", "/api/v1/namespaces/NS/members", ""},
+			{"PUT", "/api/v1/namespaces/NS/members/bob", `{"role":"owner"}`},
+			{"DELETE", "/api/v1/namespaces/NS/members/ann", ""},
+			{"GET", "/api/v1/namespaces/NS/robots", ""},
+			{"POST", "/api/v1/namespaces/NS/robots", `{"name":"x","role":"reader"}`},
+			{"PATCH", "/api/v1/namespaces/NS/robots/x", `{}`},
+			{"DELETE", "/api/v1/namespaces/NS/robots/x", ""},
+			{"GET", "/api/v1/namespaces/NS/repositories", ""},
+			{"GET", "/api/v1/repositories/NS/app", ""},
+			{"PATCH", "/api/v1/repositories/NS/app", `{}`},
+			{"DELETE", "/api/v1/repositories/NS/app", ""},
 			{"POST", "/api/v1/namespaces", `{"name":"NS"}`},
 		} {
 			for _, as := range []string{eve, "", restricted} {

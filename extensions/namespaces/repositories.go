@@ -43,8 +43,10 @@ type Repository struct {
 }
 
 func newRepository(r metadata.Repository) Repository {
-	return Repository{Name: r.Name, Description: r.Description, Tags: r.Tags, Manifests: r.Manifests,
-		CreatedAt: stamp(r.CreatedAt), UpdatedAt: stamp(r.ChangedAt)}
+	return Repository{
+		Name: r.Name, Description: r.Description, Tags: r.Tags, Manifests: r.Manifests,
+		CreatedAt: stamp(r.CreatedAt), UpdatedAt: stamp(r.ChangedAt),
+	}
 }
 
 func (h *Handler) listRepositories(w http.ResponseWriter, r *http.Request) error {

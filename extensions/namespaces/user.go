@@ -132,8 +132,10 @@ func (s *Service) Tokens(ctx context.Context, n int, last int64) ([]Token, error
 }
 
 func newToken(t metadata.AccessToken) Token {
-	return Token{ID: t.ID, Name: t.Name, ReadOnly: t.ReadOnly, Namespace: t.Namespace,
-		CreatedAt: stamp(t.CreatedAt), ExpiresAt: stamp(t.ExpiresAt), UsedAt: stamp(t.UsedAt)}
+	return Token{
+		ID: t.ID, Name: t.Name, ReadOnly: t.ReadOnly, Namespace: t.Namespace,
+		CreatedAt: stamp(t.CreatedAt), ExpiresAt: stamp(t.ExpiresAt), UsedAt: stamp(t.UsedAt),
+	}
 }
 
 // NewToken is what a token shall be.
@@ -180,8 +182,10 @@ func (s *Service) CreateToken(ctx context.Context, n NewToken) (Token, error) {
 		return Token{}, err
 	}
 	secret, hash := s.auth.NewAccessToken()
-	t := metadata.AccessToken{UserID: tarport.PrincipalFrom(ctx).UserID, Name: n.Name, ReadOnly: n.ReadOnly, Namespace: n.Namespace,
-		CreatedAt: now, ExpiresAt: expires}
+	t := metadata.AccessToken{
+		UserID: tarport.PrincipalFrom(ctx).UserID, Name: n.Name, ReadOnly: n.ReadOnly, Namespace: n.Namespace,
+		CreatedAt: now, ExpiresAt: expires,
+	}
 	if t.ID, err = s.db.CreateAccessToken(ctx, t, hash); err != nil {
 		return Token{}, err
 	}

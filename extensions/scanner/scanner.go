@@ -172,7 +172,7 @@ func (s *Scanner) work(ctx context.Context) {
 
 func (s *Scanner) warn(ctx context.Context, what string, err error) {
 	if ctx.Err() == nil {
-		s.o.Log.LogAttrs(ctx, slog.LevelError, what, slog.Any("err", err))
+		s.o.Log.LogAttrs(ctx, slog.LevelError, what, slog.Any("err", err)) //nolint:sloglint // the callers have literals
 	}
 }
 

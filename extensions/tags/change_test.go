@@ -72,9 +72,11 @@ func TestATagAloneIsThatOfTheList(t *testing.T) {
 				t.Errorf("%s (-list +alone):\n%s", want.Name, diff)
 			}
 		}
-		for path, want := range map[string]string{"team/app/-/tags/2.0": "404 MANIFEST_UNKNOWN", "team/none/-/tags/1.0": "404 MANIFEST_UNKNOWN",
+		for path, want := range map[string]string{
+			"team/app/-/tags/2.0": "404 MANIFEST_UNKNOWN", "team/none/-/tags/1.0": "404 MANIFEST_UNKNOWN",
 			"secret/app/-/tags/1.0": "404 NAME_UNKNOWN", "team/app/-/tags/-1": "400 TAG_INVALID", "team/app/-/tags/2.0/history": "404 MANIFEST_UNKNOWN",
-			"team/app/-/tags/1.0/history?last=x": "400 PAGINATION_NUMBER_INVALID"} {
+			"team/app/-/tags/1.0/history?last=x": "400 PAGINATION_NUMBER_INVALID",
+		} {
 			if w := s.get(path, nil); !strings.HasPrefix(want, fmt.Sprint(w.Code)) || !strings.Contains(w.Body.String(), `"`+want[4:]+`"`) {
 				t.Errorf("GET %s = %d %s, want %s", path, w.Code, w.Body, want)
 			}

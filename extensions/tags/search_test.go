@@ -185,10 +185,20 @@ func TestASearchTellsWhy(t *testing.T) {
 		if len(got) != 1 {
 			t.Fatalf("found %s, want one", found(got))
 		}
-		want := tags.Found{Repository: "team/app", Tag: "both", Kind: "index", Size: 30, Platforms: []string{"linux/amd64", "linux/arm64"},
+		want := tags.Found{
+			Repository: "team/app", Tag: "both", Kind: "index", Size: 30, Platforms: []string{"linux/amd64", "linux/arm64"},
 			Base: &tags.Base{ID: "debian", Version: "12", Name: "bookworm", Libc: "glibc"},
-			Matches: []tags.Match{{"name", "team/app"}, {"label", "org.opencontainers.image.title=My <App> & Söhne"},
-				{"label", `JAVA_HOMELAND="env":["ENV_FAKE="]`}, {"env", "JAVA_HOME"}, {"tag", "both"}, {"package", "openjdk-17-jre"}, {"base", "debian:12"}, {"label", "tier=web"}}}
+			Matches: []tags.Match{
+				{"name", "team/app"},
+				{"label", "org.opencontainers.image.title=My <App> & Söhne"},
+				{"label", `JAVA_HOMELAND="env":["ENV_FAKE="]`},
+				{"env", "JAVA_HOME"},
+				{"tag", "both"},
+				{"package", "openjdk-17-jre"},
+				{"base", "debian:12"},
+				{"label", "tier=web"},
+			},
+		}
 		if got[0].PushedAt.IsZero() || got[0].Digest == "" {
 			t.Errorf("no time or digest: %+v", got[0])
 		}

@@ -100,9 +100,11 @@ func (s *site) push(repository string, config map[string]any, size int, names ..
 	}
 	encoded, err := json.Marshal(config)
 	check(s.t, "encode the config", err)
-	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: put.MediaType,
+	m := ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: put.MediaType,
 		Config: blob(ocispec.MediaTypeImageConfig, encoded),
-		Layers: []ocispec.Descriptor{blob(ocispec.MediaTypeImageLayerGzip, bytes.Repeat([]byte{1}, size))}}
+		Layers: []ocispec.Descriptor{blob(ocispec.MediaTypeImageLayerGzip, bytes.Repeat([]byte{1}, size))},
+	}
 	put.Payload, err = json.Marshal(m)
 	check(s.t, "encode the manifest", err)
 	_, err = b.Commit(s.t.Context(), []storage.ManifestPut{put})
@@ -165,8 +167,10 @@ func next(w *httptest.ResponseRecorder) string {
 func TestATagIsShownWithItsPlatforms(t *testing.T) {
 	t.Parallel()
 	eachSite(t, func(t *testing.T, s *site) {
-		arm := s.push("team/app", map[string]any{"os": "linux", "architecture": "arm64", "variant": "v8", "created": "1970-01-01T00:00:00Z", "comment": "it works", "author": "Ann",
-			"config": map[string]any{"Env": []string{"A=1"}, "ExposedPorts": map[string]any{"80/tcp": nil}, "User": "app", "Labels": map[string]string{"a": "b"}}}, 100)
+		arm := s.push("team/app", map[string]any{
+			"os": "linux", "architecture": "arm64", "variant": "v8", "created": "1970-01-01T00:00:00Z", "comment": "it works", "author": "Ann",
+			"config": map[string]any{"Env": []string{"A=1"}, "ExposedPorts": map[string]any{"80/tcp": nil}, "User": "app", "Labels": map[string]string{"a": "b"}},
+		}, 100)
 		amd := s.push("team/app", map[string]any{"os": "linux", "architecture": "amd64"}, 50, "v2.1.0-slim-bookworm", "2.1")
 		missing := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageManifest, Digest: digest.FromString("elsewhere"), Size: 7}
 		d := s.index("team/app", []ocispec.Descriptor{arm, amd, missing}, []string{"linux/arm64/v8", "linux/amd64", "windows/amd64"}, "all")
@@ -262,7 +266,7 @@ func TestWhatIsNoQueryIsRefused(t *testing.T) {
 		"sort=name&last=" + cursor: "PAGINATION_NUMBER_INVALID", "sort=-version&last=" + cursor: "PAGINATION_NUMBER_INVALID",
 	} {
 		for _, list := range []string{"tags", "variants"} {
-			if list == "variants" && (strings.Contains(query, "sort=")) {
+			if list == "variants" && strings.Contains(query, "sort=") {
 				continue // it has one order
 			}
 			w := s.get("team/app/-/"+list+"?"+query, nil)

@@ -292,8 +292,10 @@ func (c *cell) pick() *Pick { return &Pick{c.exactTag(), c.Cell} }
 // numbers of all its tags, and of those the highest; its variant the one of the
 // fewest words of those that have a version.
 func newCell(t *metadata.TagRow) cell {
-	c := cell{Cell: Cell{Digest: t.Digest, Kind: t.Kind, Size: t.Size, PushedAt: t.PushedAt,
-		Tags: append([]string{t.Name}, t.Aliases...), Platforms: make([]CellPlatform, len(t.Platforms))}}
+	c := cell{Cell: Cell{
+		Digest: t.Digest, Kind: t.Kind, Size: t.Size, PushedAt: t.PushedAt,
+		Tags: append([]string{t.Name}, t.Aliases...), Platforms: make([]CellPlatform, len(t.Platforms)),
+	}}
 	parsed := map[string]version.Tag{}
 	var best version.Tag
 	variants := []string{}

@@ -3,7 +3,7 @@ package uploads_test
 import (
 	"bytes"
 	"context"
-	"crypto/sha1" //nolint:gosec // the one that tus demands
+	"crypto/sha1"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -169,8 +169,10 @@ func TestAnUploadInParts(t *testing.T) {
 			t.Fatal(err)
 		}
 		length := int64(11)
-		want := uploads.Upload{ID: strings.TrimPrefix(at, "/api/v1/uploads/"), Filename: "image.tar", Metadata: map[string]string{"filename": "image.tar", "empty": ""},
-			Offset: 11, Length: &length, CreatedAt: got.CreatedAt, ExpiresAt: got.ExpiresAt}
+		want := uploads.Upload{
+			ID: strings.TrimPrefix(at, "/api/v1/uploads/"), Filename: "image.tar", Metadata: map[string]string{"filename": "image.tar", "empty": ""},
+			Offset: 11, Length: &length, CreatedAt: got.CreatedAt, ExpiresAt: got.ExpiresAt,
+		}
 		if diff := cmp.Diff(want, got); diff != "" || !got.ExpiresAt.After(got.CreatedAt) {
 			t.Errorf("GET (-want +got):\n%s", diff)
 		}
@@ -203,7 +205,7 @@ func TestChecksumsOfParts(t *testing.T) {
 	t.Parallel()
 	eachSite(t, func(t *testing.T, s *site) {
 		sum := func(text string) string {
-			b := sha1.Sum([]byte(text)) //nolint:gosec // see above
+			b := sha1.Sum([]byte(text))
 			return "Upload-Checksum: sha1 " + base64.StdEncoding.EncodeToString(b[:])
 		}
 		at := s.send("POST ", 201, nil, "Upload-Length: 6").Header.Get("Location")
@@ -233,9 +235,17 @@ func TestWhatIsNotOfTheProtocol(t *testing.T) {
 		s.wantHeaders(s.send(method+" "+at, 412, nil, "Tus-Resumable: 0.2.2", "Upload-Offset: 0"), "Tus-Version", "1.0.0")
 	}
 	for _, h := range [][]string{
-		{}, {"Upload-Length: -1"}, {"Upload-Length: x"}, {"Upload-Length: +3"}, {"Upload-Length: 3", "Upload-Defer-Length: 1"}, {"Upload-Defer-Length: 2"},
-		{"Upload-Length: 3", "Upload-Metadata: a b"}, {"Upload-Length: 3", "Upload-Metadata: a,a"}, {"Upload-Length: 3", "Upload-Metadata: ,"},
-		{"Upload-Length: 3", "Upload-Metadata: a " + strings.Repeat("A", 5000)}, {"Upload-Length: 3", "Upload-Checksum: sha1"},
+		{},
+		{"Upload-Length: -1"},
+		{"Upload-Length: x"},
+		{"Upload-Length: +3"},
+		{"Upload-Length: 3", "Upload-Defer-Length: 1"},
+		{"Upload-Defer-Length: 2"},
+		{"Upload-Length: 3", "Upload-Metadata: a b"},
+		{"Upload-Length: 3", "Upload-Metadata: a,a"},
+		{"Upload-Length: 3", "Upload-Metadata: ,"},
+		{"Upload-Length: 3", "Upload-Metadata: a " + strings.Repeat("A", 5000)},
+		{"Upload-Length: 3", "Upload-Checksum: sha1"},
 	} {
 		s.send("POST ", 400, nil, h...)
 	}

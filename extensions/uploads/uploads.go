@@ -70,7 +70,7 @@ func number(h http.Header, name string) (n int64, found bool, err error) {
 	if err != nil || len(values) > 1 {
 		return 0, true, invalid("%s must be a number of bytes", name)
 	}
-	return int64(u), true, nil //nolint:gosec // 63 bits
+	return int64(u), true, nil
 }
 
 // newLength is the length that a new upload will have; -1 where it is told

@@ -218,7 +218,7 @@ func TestLoginsInDockersFile(t *testing.T) {
 	}
 	real, file := filepath.Join(dir, "real.json"), filepath.Join(dir, "config.json")
 	before := `{"auths":{"https://other.example.com/v1/":{"auth":"dTpwOnE=","email":"x"}},"HttpHeaders":{"a":"<b>"},"later":[1]}`
-	if err := os.WriteFile(real, []byte(before), 0o640); err != nil { //nolint:gosec // to see that it stays so
+	if err := os.WriteFile(real, []byte(before), 0o640); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Symlink("real.json", file); err != nil {
@@ -277,8 +277,10 @@ func TestNewFileIsPrivate(t *testing.T) {
 
 func TestLoginsThatCannotBeRead(t *testing.T) {
 	t.Parallel()
-	for _, text := range []string{`{`, `[]`, `{"auths":[]}`, `{"auths":{"` + host + `":{"auth":"!"}}}`, `{"auths":{"` + host + `":{"auth":"eA=="}}}`,
-		`{"credsStore":"../../bin/sh"}`, `{"credsStore":"there-is-none"}`} {
+	for _, text := range []string{
+		`{`, `[]`, `{"auths":[]}`, `{"auths":{"` + host + `":{"auth":"!"}}}`, `{"auths":{"` + host + `":{"auth":"eA=="}}}`,
+		`{"credsStore":"../../bin/sh"}`, `{"credsStore":"there-is-none"}`,
+	} {
 		dir := t.TempDir()
 		if err := os.WriteFile(filepath.Join(dir, "config.json"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -316,7 +318,7 @@ func TestLoginsInACredentialHelper(t *testing.T) {
 		t.Skip("the helper is a shell script")
 	}
 	bin := t.TempDir()
-	if err := os.WriteFile(filepath.Join(bin, "docker-credential-test"), []byte(helperScript), 0o700); err != nil { //nolint:gosec // a program
+	if err := os.WriteFile(filepath.Join(bin, "docker-credential-test"), []byte(helperScript), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	t.Setenv("PATH", bin+string(os.PathListSeparator)+os.Getenv("PATH"))

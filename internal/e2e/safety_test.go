@@ -412,7 +412,7 @@ func freeBytes(t *testing.T, dir string) int64 {
 	if err := syscall.Statfs(dir, &st); err != nil {
 		t.Fatal(err)
 	}
-	return int64(st.Bavail) * st.Bsize //nolint:gosec // far below 2^63
+	return int64(st.Bavail) * st.Bsize
 }
 
 // awaitFree waits until the disk has as much room as before.

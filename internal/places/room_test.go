@@ -15,8 +15,19 @@ func TestARoomIsShared(t *testing.T) {
 		n     int64
 		ok    bool
 	}{
-		{a, 6, true}, {a, 5, false}, {a, 4, true}, {b, 1, false}, {b, 0, true}, {a, -5, true},
-		{stranger, 6, false}, {stranger, 4, true}, {r.Enter(t.Context()), 2, false}, {b, 1, true}, {stranger, 1, false}, {stranger, -1, true}, {b, 1, true},
+		{a, 6, true},
+		{a, 5, false},
+		{a, 4, true},
+		{b, 1, false},
+		{b, 0, true},
+		{a, -5, true},
+		{stranger, 6, false},
+		{stranger, 4, true},
+		{r.Enter(t.Context()), 2, false},
+		{b, 1, true},
+		{stranger, 1, false},
+		{stranger, -1, true},
+		{b, 1, true},
 	} {
 		if err := c.share.Take(c.n); (err == nil) != c.ok || err != nil && tarport.ErrorCode(err) != tarport.Unavailable {
 			t.Errorf("%d: Take(%d) with %d of 10 used = %v, want it to be possible: %t", i, c.n, r.used, err, c.ok)

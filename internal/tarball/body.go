@@ -111,7 +111,7 @@ func (s *sections) ReadAt(p []byte, at int64) (n int, err error) {
 		m, err := s.file.ReadAt(p[n:n+int(most)], part.Offset+at)
 		n += m
 		if int64(m) < most {
-			if err == nil || err == io.EOF { //nolint:errorlint // io.ReaderAt's own, unwrapped
+			if err == nil || err == io.EOF {
 				err = io.ErrUnexpectedEOF // the file is shorter than it was
 			}
 			return n, err

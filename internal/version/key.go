@@ -30,7 +30,7 @@ func (n *number) key(variants []string) string {
 	} else {
 		b = append(b, release)
 	}
-	b = append(b, byte('0'+len(n.nums)))
+	b = append(b, byte('0'+len(n.nums))) //nolint:gosec // fewer than ten numbers
 	b = naturalKey(b, strings.Join(n.build, "."))
 	b = append(b, ' ')
 	return string(naturalKey(b, strings.Join(variants, "-")))

@@ -116,8 +116,11 @@ func flagsOf(e, last *Entry) (f byte) {
 		is   bool
 		flag byte
 	}{
-		{e.Mode == last.Mode, sameMode}, {e.UID == last.UID && e.GID == last.GID, sameOwner},
-		{e.ModNano != 0, hasNano}, {e.Capability != nil, hasCapability}, {e.Sparse, isSparse},
+		{e.Mode == last.Mode, sameMode},
+		{e.UID == last.UID && e.GID == last.GID, sameOwner},
+		{e.ModNano != 0, hasNano},
+		{e.Capability != nil, hasCapability},
+		{e.Sparse, isSparse},
 	} {
 		if x.is {
 			f |= x.flag

@@ -95,7 +95,7 @@ func CleanPath(name string) string {
 // entryOf is what a header says; hash, offset and sparseness come later.
 func entryOf(h *tar.Header) Entry {
 	e := Entry{
-		Path: CleanPath(h.Name), Type: h.Typeflag, Mode: uint32(h.Mode & 0o7777), //nolint:gosec // twelve bits
+		Path: CleanPath(h.Name), Type: h.Typeflag, Mode: uint32(h.Mode & 0o7777),
 		UID: h.Uid, GID: h.Gid, ModTime: h.ModTime.Unix(), ModNano: int32(h.ModTime.Nanosecond()), //nolint:gosec // below a billion
 	}
 	switch h.Typeflag {

@@ -175,7 +175,7 @@ func TestDeltasOfRandomFileSystems(t *testing.T) {
 		rounds = 10
 	}
 	for seed := range rounds {
-		w := &world{Rand: rand.New(rand.NewPCG(uint64(seed), 7)), m: model{}} //nolint:gosec // a test's
+		w := &world{Rand: rand.New(rand.NewPCG(uint64(seed), 7)), m: model{}}
 		var base [][]byte
 		for range w.IntN(4) + 1 {
 			before := modelOf(t, base...)

@@ -347,8 +347,10 @@ func TestAccessTokensAreTheirUsersAlone(t *testing.T) {
 		check(t, "CreateAccessToken", err)
 		_, err = db.CreateAccessToken(ann, AccessToken{UserID: annP.UserID, Name: "ci"}, []byte("i"))
 		wantCode(t, "a name twice", err, tarport.Conflict)
-		want := AccessToken{ID: id, UserID: annP.UserID, Name: "ci", ReadOnly: true, Namespace: "team",
-			CreatedAt: db.clock.now().UTC(), ExpiresAt: db.clock.in(time.Hour).UTC()}
+		want := AccessToken{
+			ID: id, UserID: annP.UserID, Name: "ci", ReadOnly: true, Namespace: "team",
+			CreatedAt: db.clock.now().UTC(), ExpiresAt: db.clock.in(time.Hour).UTC(),
+		}
 		got, err := db.AccessTokenByHash(t.Context(), "ann", []byte("h"))
 		if diff := cmp.Diff(got, want); diff != "" || err != nil {
 			t.Errorf("AccessTokenByHash: %v, -got +want\n%s", err, diff)

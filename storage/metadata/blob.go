@@ -190,8 +190,10 @@ func (db *DB) MountBlob(ctx context.Context, from, to string, dgst digest.Digest
 		if err := tx.linkBlob(ctx, id, dgst, b.Size); err != nil {
 			return err
 		}
-		return tx.event(ctx, Event{Action: EventBlobMount, Namespace: tarport.Namespace(to), Repository: to, Target: dgst.String(),
-			Detail: map[string]any{"from": from}})
+		return tx.event(ctx, Event{
+			Action: EventBlobMount, Namespace: tarport.Namespace(to), Repository: to, Target: dgst.String(),
+			Detail: map[string]any{"from": from},
+		})
 	})
 	if err != nil {
 		return Blob{}, fmt.Errorf("mount blob %s: %w", dgst, err)

@@ -459,16 +459,20 @@ func TestSimilarLayersAreThoseThatBeginAlike(t *testing.T) {
 		first := []byte("0123456789abcdef")
 		layerOf := func(name, compression string, size int64, prefixes string) Layer {
 			db.clock.advance(time.Second)
-			return Layer{DiffID: digestOf(name), Digest: db.pushBlob(t, "a/b", name+compression, time.Hour), Size: int64(len(name + compression)),
-				Compression: compression, Plain: Plain{Size: size, First: []byte(prefixes)[:16], Prefixes: []byte(prefixes)}}
+			return Layer{
+				DiffID: digestOf(name), Digest: db.pushBlob(t, "a/b", name+compression, time.Hour), Size: int64(len(name + compression)),
+				Compression: compression, Plain: Plain{Size: size, First: []byte(prefixes)[:16], Prefixes: []byte(prefixes)},
+			}
 		}
 		const huge = 20 << 30
 		old := layerOf("old", "gzip", huge, string(first)+"................")
 		newer := layerOf("newer", "gzip", huge, string(first))
 		packed := layerOf("packed", "zstd", huge, string(first))
 		p := db.put("a/b", manifest("m", "layer:oldgzip"))
-		p.Layers = []Layer{old, layerOf("smaller", "gzip", huge-1, string(first)), layerOf("other", "gzip", huge, "fedcba9876543210"),
-			{DiffID: digestOf("short"), Digest: db.pushBlob(t, "a/b", "short", time.Hour), Compression: "gzip", Plain: Plain{Size: huge}}}
+		p.Layers = []Layer{
+			old, layerOf("smaller", "gzip", huge-1, string(first)), layerOf("other", "gzip", huge, "fedcba9876543210"),
+			{DiffID: digestOf("short"), Digest: db.pushBlob(t, "a/b", "short", time.Hour), Compression: "gzip", Plain: Plain{Size: huge}},
+		}
 		db.mustPut(t, p)
 		db.mustPut(t, p)
 		check(t, "RememberLayer", db.RememberLayer(t.Context(), newer))

@@ -76,7 +76,7 @@ func Open(ctx context.Context, o Options) (*DB, error) {
 	if strings.HasPrefix(o.DSN, "postgres://") || strings.HasPrefix(o.DSN, "postgresql://") {
 		err = db.openPostgres(o.DSN)
 	} else {
-		err = db.openSQLite(o.DSN)
+		err = db.openSQLite(ctx, o.DSN)
 	}
 	if err == nil {
 		err = db.migrate(ctx)
@@ -111,7 +111,7 @@ func (db *DB) openPostgres(dsn string) (err error) {
 
 // openSQLite opens two pools on the file: one connection that writes, and some
 // that cannot. What must be durable is made so by group.
-func (db *DB) openSQLite(path string) (err error) {
+func (db *DB) openSQLite(ctx context.Context, path string) (err error) {
 	db.dialect = dialectSQLite
 	pragmas := []string{"busy_timeout(10000)", "foreign_keys(1)", "temp_store(2)", "cache_size(-8192)"}
 	open := func(more ...string) (*sql.DB, error) {
@@ -122,7 +122,7 @@ func (db *DB) openSQLite(path string) (err error) {
 		return fmt.Errorf("open the SQLite database %s: %w", path, err)
 	}
 	db.write.SetMaxOpenConns(1)
-	if err := db.write.Ping(); err != nil { // makes the file, so that readers find it
+	if err := db.write.PingContext(ctx); err != nil { // makes the file, so that readers find it
 		return fmt.Errorf("open the SQLite database %s: %w", path, err)
 	}
 	if db.read, err = open("query_only(1)", "mmap_size(268435456)"); err != nil {

@@ -53,13 +53,17 @@ func TestEveryChangeOfContentIsAnEvent(t *testing.T) {
 		check(t, "DeleteManifest", db.DeleteManifest(ctx, "a/b", m.Digest, "carol", db.clock.in(grace)))
 
 		list := db.events(t, EventQuery{Namespace: "a", Actor: "carol"})
-		want := []string{"manifest.delete " + m.Digest.String(), "quota.set a", "tag.delete v2", "tag.set v2",
-			"blob.delete " + d.String(), "blob.mount " + d.String(), "manifest.push " + m.Digest.String()}
+		want := []string{
+			"manifest.delete " + m.Digest.String(), "quota.set a", "tag.delete v2", "tag.set v2",
+			"blob.delete " + d.String(), "blob.mount " + d.String(), "manifest.push " + m.Digest.String(),
+		}
 		if diff := cmp.Diff(want, actions(list)); diff != "" {
 			t.Errorf("events, the newest first (-want +got):\n%s", diff)
 		}
-		push := Event{Action: EventManifestPush, Namespace: "a", Repository: "a/b", Target: m.Digest.String(), Actor: "carol", TokenID: 9,
-			Address: "192.0.2.1", RequestID: "RQ", At: db.clock.now().UTC(), Detail: map[string]any{"via": "push", "tags": []any{"latest", "v1"}}}
+		push := Event{
+			Action: EventManifestPush, Namespace: "a", Repository: "a/b", Target: m.Digest.String(), Actor: "carol", TokenID: 9,
+			Address: "192.0.2.1", RequestID: "RQ", At: db.clock.now().UTC(), Detail: map[string]any{"via": "push", "tags": []any{"latest", "v1"}},
+		}
 		if diff := cmp.Diff(push, list[len(list)-1], cmpopts.IgnoreFields(Event{}, "ID")); diff != "" {
 			t.Errorf("the push (-want +got):\n%s", diff)
 		}

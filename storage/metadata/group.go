@@ -66,8 +66,10 @@ func newGroup(db *DB, path string) (*group, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("open the writing connection: %w", err), log.Close())
 	}
-	g := &group{db: db, conn: conn, log: log, stmts: map[string]*sql.Stmt{},
-		queue: make(chan *job, maxGroup), stop: make(chan struct{}), over: make(chan struct{})}
+	g := &group{
+		db: db, conn: conn, log: log, stmts: map[string]*sql.Stmt{},
+		queue: make(chan *job, maxGroup), stop: make(chan struct{}), over: make(chan struct{}),
+	}
 	g.wake = sync.NewCond(&g.mu)
 	g.wg.Go(g.run)
 	g.wg.Go(g.sync)

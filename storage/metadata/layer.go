@@ -306,10 +306,9 @@ func (tx *Tx) saveScan(ctx context.Context, s *ImageScan) error {
 			return err
 		}
 	}
-	switch {
-	case s.PackageNames == "":
+	if s.PackageNames == "" {
 		_, err = tx.exec(ctx, dropPackages, s.Image.Repository, dgst)
-	default:
+	} else {
 		_, err = tx.exec(ctx, savePackages, s.Image.Repository, dgst, s.PackageNames)
 	}
 	return err

@@ -298,7 +298,8 @@ func TestImagesAreSettledWhenNoLayerOfTheirsIsPending(t *testing.T) {
 		}
 		want := Base{ID: "debian", Version: "12", Name: "bookworm", Libc: "glibc", PackageManager: "dpkg", Packages: -1, Slim: true}
 		check(t, "SaveScans", db.SaveScans(ctx, []ImageScan{
-			{Image: k, State: ScanReady, Base: want, PackageNames: " bash "}, {Image: two2, State: ScanFailed, Reason: "x"},
+			{Image: k, State: ScanReady, Base: want, PackageNames: " bash "},
+			{Image: two2, State: ScanFailed, Reason: "x"},
 			{Image: ImageKey{Repository: k.Repository, Digest: digestOf("gone")}, State: ScanReady, PackageNames: " x "},
 		}))
 		row, err := db.Image(ctx, "a/one", one)

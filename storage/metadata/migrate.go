@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/pressly/goose/v3"
-	"github.com/pressly/goose/v3/database"
 	"github.com/pressly/goose/v3/lock"
 )
 
@@ -45,7 +44,7 @@ func (db *DB) migrate(ctx context.Context) error {
 		}
 		opts = append(opts, goose.WithSessionLocker(locker))
 	}
-	p, err := goose.NewProvider(database.Dialect(d), db.write, dialectFS{dir, columnTypes[db.dialect]}, opts...)
+	p, err := goose.NewProvider(d, db.write, dialectFS{dir, columnTypes[db.dialect]}, opts...)
 	if err != nil {
 		return fmt.Errorf("read the migrations: %w", err)
 	}

@@ -139,8 +139,10 @@ func (tx *Tx) createNamespace(ctx context.Context, n NewNamespace) (id int64, er
 	if err != nil || !found {
 		return 0, errOr(err, taken)
 	}
-	if err := tx.event(ctx, Event{Action: EventNamespaceCreate, Namespace: n.Name, Target: n.Name,
-		Detail: map[string]any{"visibility": n.Visibility}}); err != nil || p.UserID == 0 {
+	if err := tx.event(ctx, Event{
+		Action: EventNamespaceCreate, Namespace: n.Name, Target: n.Name,
+		Detail: map[string]any{"visibility": n.Visibility},
+	}); err != nil || p.UserID == 0 {
 		return id, err
 	}
 	_, err = tx.exec(ctx, upsertMember, id, p.UserID, tarport.Owner, tx.now)
@@ -260,8 +262,10 @@ func (db *DB) DeleteNamespace(ctx context.Context, name string, force bool, leas
 			return tarport.Errorf(tarport.Conflict, "the namespace %s is not empty: it holds %d images in %d repositories, which force would delete",
 				name, c.Manifests, len(c.Repositories)).WithDetail(map[string]any{"manifests": c.Manifests, "repositories": c.Repositories})
 		}
-		e := Event{Action: EventNamespaceDelete, Namespace: name, Target: name,
-			Detail: map[string]any{"manifests": c.Manifests, "repositories": len(c.Repositories)}}
+		e := Event{
+			Action: EventNamespaceDelete, Namespace: name, Target: name,
+			Detail: map[string]any{"manifests": c.Manifests, "repositories": len(c.Repositories)},
+		}
 		if err := tx.event(ctx, e); err != nil {
 			return err
 		}

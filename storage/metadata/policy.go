@@ -160,7 +160,8 @@ func (db *DB) CreateImmutableRule(ctx context.Context, namespace string, r Immut
 			return err
 		}
 		return tx.event(ctx, Event{Action: EventRuleCreate, Namespace: namespace, Target: strconv.FormatInt(r.ID, 10), Detail: map[string]any{
-			"syntax": r.Syntax, "repository": r.Repository, "except_repository": r.ExceptRepository, "tag": r.Tag, "except_tag": r.ExceptTag}})
+			"syntax": r.Syntax, "repository": r.Repository, "except_repository": r.ExceptRepository, "tag": r.Tag, "except_tag": r.ExceptTag,
+		}})
 	})
 	if err != nil {
 		return r, fmt.Errorf("create an immutable rule: %w", err)

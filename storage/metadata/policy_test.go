@@ -47,7 +47,10 @@ func TestRulesCoverWhatTheirPatternsSay(t *testing.T) {
 		}
 	}
 	for _, bad := range []ImmutableRule{
-		{Syntax: "perl"}, {Syntax: SyntaxRE2, Tag: "("}, {Syntax: SyntaxRE2, Tag: "a)|(b"}, {Syntax: SyntaxRE2, ExceptTag: "(?<=a)b"},
+		{Syntax: "perl"},
+		{Syntax: SyntaxRE2, Tag: "("},
+		{Syntax: SyntaxRE2, Tag: "a)|(b"},
+		{Syntax: SyntaxRE2, ExceptTag: "(?<=a)b"},
 		{Tag: strings.Repeat("a", 257)},
 	} {
 		wantCode(t, "Check of "+bad.String(), bad.Check(), tarport.Invalid)

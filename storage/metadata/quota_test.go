@@ -252,6 +252,7 @@ func (x *tracer) content() (string, int64) {
 // step makes one change; what is refused for a reason that a client may meet is
 // part of the trace.
 func (x *tracer) step(ctx context.Context, tb testing.TB) {
+	tb.Helper()
 	x.n++
 	repo := x.repo()
 	content, size := x.content()
@@ -447,6 +448,7 @@ func TestOfTwoThatLinkOneBlobTheSecondSeesTheFirst(t *testing.T) {
 
 // race pushes, mounts, cancels or deletes once.
 func (db *testDB) race(tb testing.TB, r *rand.Rand, id string) error {
+	tb.Helper()
 	ctx := tb.Context()
 	repo := fmt.Sprint("a/", r.IntN(3))
 	n := r.IntN(8)

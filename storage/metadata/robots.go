@@ -116,8 +116,10 @@ func (db *DB) UpdateRobot(ctx context.Context, namespace, login string, p RobotP
 		if _, err = tx.exec(ctx, upsertMember, ns, id, r.Role, tx.now); err != nil {
 			return err
 		}
-		return tx.event(ctx, Event{Action: EventRobotUpdate, Namespace: namespace, Target: login,
-			Detail: map[string]any{"role": r.Role, "disabled": r.Disabled, "secret": p.Hash != ""}})
+		return tx.event(ctx, Event{
+			Action: EventRobotUpdate, Namespace: namespace, Target: login,
+			Detail: map[string]any{"role": r.Role, "disabled": r.Disabled, "secret": p.Hash != ""},
+		})
 	})
 	return r, err
 }

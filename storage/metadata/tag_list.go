@@ -3,6 +3,7 @@ package metadata
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"math"
 	"regexp"
@@ -194,7 +195,7 @@ func (db *DB) ListedTag(ctx context.Context, repository, tag string) (TagRow, er
 }
 
 // errPageFull ends the reading of a page.
-var errPageFull = fmt.Errorf("the page is full")
+var errPageFull = errors.New("the page is full")
 
 func (p *TagPage) read(ctx context.Context, tx *Tx, q *TagQuery, query string, args []any) error {
 	p.Tags = []TagRow{}

@@ -42,8 +42,10 @@ func (db *testDB) seedTags(t *testing.T, names []string) {
 		}
 		check(t, "Tag", db.Tag(t.Context(), "a/b", name, digestOf(target), "ann", "push"))
 		if r.IntN(2) == 0 {
-			check(t, "CountPulls", db.CountPulls(t.Context(), []PullCount{{Repository: "a/b", Reference: tarport.Reference{Tag: name}, Pulls: 2, Robots: 1,
-				Last: db.clock.now().Add(time.Duration(r.IntN(5)) * time.Minute)}}))
+			check(t, "CountPulls", db.CountPulls(t.Context(), []PullCount{{
+				Repository: "a/b", Reference: tarport.Reference{Tag: name}, Pulls: 2, Robots: 1,
+				Last: db.clock.now().Add(time.Duration(r.IntN(5)) * time.Minute),
+			}}))
 		}
 	}
 }
@@ -223,10 +225,14 @@ func TestATagIsListedWithAllThatIsKnown(t *testing.T) {
 		img := ImageRow{Image: *p.Image, Size: 5, Scan: ScanReady, Base: Base{ID: "debian", Version: "12", Name: "a b c", Libc: "glibc", PackageManager: "dpkg", Packages: 88, Slim: true}}
 		now := db.clock.now().UTC()
 		want := []TagRow{
-			{Name: "17", Digest: one.Digest, MediaType: one.MediaType, ArtifactType: one.ArtifactType, Kind: KindImage, Size: 5, Version: "17",
-				Aliases: []string{"17.0.2-slim-bookworm"}, Platforms: []TagPlatform{{Digest: one.Digest, Image: img}}},
-			{Name: "17.0.2-slim-bookworm", Digest: one.Digest, MediaType: one.MediaType, ArtifactType: one.ArtifactType, Kind: KindImage, Size: 5, Version: "17.0.2",
-				Variants: []string{"slim", "bookworm"}, Aliases: []string{"17"}, Immutable: true, Platforms: []TagPlatform{{Digest: one.Digest, Image: img}}},
+			{
+				Name: "17", Digest: one.Digest, MediaType: one.MediaType, ArtifactType: one.ArtifactType, Kind: KindImage, Size: 5, Version: "17",
+				Aliases: []string{"17.0.2-slim-bookworm"}, Platforms: []TagPlatform{{Digest: one.Digest, Image: img}},
+			},
+			{
+				Name: "17.0.2-slim-bookworm", Digest: one.Digest, MediaType: one.MediaType, ArtifactType: one.ArtifactType, Kind: KindImage, Size: 5, Version: "17.0.2",
+				Variants: []string{"slim", "bookworm"}, Aliases: []string{"17"}, Immutable: true, Platforms: []TagPlatform{{Digest: one.Digest, Image: img}},
+			},
 			{Name: "artifact", Digest: artifact.Digest, MediaType: artifact.MediaType, Kind: KindArtifact, Platforms: []TagPlatform{}},
 			{Name: "index", Digest: several.Digest, MediaType: several.MediaType, Kind: KindIndex, Size: 5, Platforms: []TagPlatform{
 				{Platform: "linux/one", Digest: one.Digest, Image: img},

@@ -66,8 +66,10 @@ func (db *DB) CreateAccessToken(ctx context.Context, t AccessToken, hash []byte)
 		if err != nil {
 			return err
 		}
-		return tx.event(ctx, Event{Action: EventTokenCreate, Target: t.Name,
-			Detail: map[string]any{"id": id, "read_only": t.ReadOnly, "namespace": t.Namespace}})
+		return tx.event(ctx, Event{
+			Action: EventTokenCreate, Target: t.Name,
+			Detail: map[string]any{"id": id, "read_only": t.ReadOnly, "namespace": t.Namespace},
+		})
 	})
 	return id, err
 }

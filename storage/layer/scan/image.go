@@ -274,8 +274,16 @@ func codename(r map[string]string) string {
 
 // oldName is how the release files of the Red Hat family begin.
 var oldNames = []struct{ prefix, id string }{
-	{"CentOS", "centos"}, {"Red Hat", "rhel"}, {"Fedora", "fedora"}, {"Rocky Linux", "rocky"}, {"AlmaLinux", "almalinux"},
-	{"Oracle Linux", "ol"}, {"openEuler", "openeuler"}, {"Anolis OS", "anolis"}, {"Amazon Linux", "amzn"}, {"Scientific Linux", "scientific"},
+	{"CentOS", "centos"},
+	{"Red Hat", "rhel"},
+	{"Fedora", "fedora"},
+	{"Rocky Linux", "rocky"},
+	{"AlmaLinux", "almalinux"},
+	{"Oracle Linux", "ol"},
+	{"openEuler", "openeuler"},
+	{"Anolis OS", "anolis"},
+	{"Amazon Linux", "amzn"},
+	{"Scientific Linux", "scientific"},
 }
 
 // CentOS release 6.10 (Final)

@@ -25,19 +25,31 @@ const (
 // patterns is all that is looked at. A component with a * is a glob; a name
 // without one goes before a glob at the same place.
 var patterns = newPatterns([]pattern{
-	{"etc/os-release", release}, {"usr/lib/os-release", release}, {"usr/lib/os.release.d/*", release},
+	{"etc/os-release", release},
+	{"usr/lib/os-release", release},
+	{"usr/lib/os.release.d/*", release},
 	{"etc/lsb-release", release},
-	{"etc/*-release", text}, {"etc/debian_version", text},
+	{"etc/*-release", text},
+	{"etc/debian_version", text},
 
-	{"lib/apk/db/installed", apkDB}, {"usr/lib/apk/db/installed", apkDB}, // the second since Alpine 3.23
-	{"var/lib/dpkg/status", dpkgDB}, {"var/lib/dpkg/status.d/*", dpkgDB},
+	{"lib/apk/db/installed", apkDB},
+	{"usr/lib/apk/db/installed", apkDB}, // the second since Alpine 3.23
+	{"var/lib/dpkg/status", dpkgDB},
+	{"var/lib/dpkg/status.d/*", dpkgDB},
 	{"var/lib/dpkg/info/base-files.list", dpkgFiles},
-	{"etc/dpkg/dpkg.cfg", dpkgConf}, {"etc/dpkg/dpkg.cfg.d/*", dpkgConf},
+	{"etc/dpkg/dpkg.cfg", dpkgConf},
+	{"etc/dpkg/dpkg.cfg.d/*", dpkgConf},
 	{"usr/share/doc/*", doc},
 	{"var/lib/rpmmanifest/container-manifest-2", rpmList},
-	{"var/lib/rpm/Packages", rpmDB}, {"var/lib/rpm/Packages.db", rpmDB}, {"var/lib/rpm/rpmdb.sqlite", rpmDB},
-	{"usr/lib/sysimage/rpm/Packages", rpmDB}, {"usr/lib/sysimage/rpm/Packages.db", rpmDB}, {"usr/lib/sysimage/rpm/rpmdb.sqlite", rpmDB},
-	{"usr/share/rpm/Packages", rpmDB}, {"usr/share/rpm/Packages.db", rpmDB}, {"usr/share/rpm/rpmdb.sqlite", rpmDB},
+	{"var/lib/rpm/Packages", rpmDB},
+	{"var/lib/rpm/Packages.db", rpmDB},
+	{"var/lib/rpm/rpmdb.sqlite", rpmDB},
+	{"usr/lib/sysimage/rpm/Packages", rpmDB},
+	{"usr/lib/sysimage/rpm/Packages.db", rpmDB},
+	{"usr/lib/sysimage/rpm/rpmdb.sqlite", rpmDB},
+	{"usr/share/rpm/Packages", rpmDB},
+	{"usr/share/rpm/Packages.db", rpmDB},
+	{"usr/share/rpm/rpmdb.sqlite", rpmDB},
 }, libraries("lib", "lib32", "lib64", "libx32", "usr/lib", "usr/lib32", "usr/lib64", "usr/libx32", "nix/store/*/lib", "gnu/store/*/lib"),
 	programs("", "bin/", "sbin/", "usr/bin/", "usr/sbin/", "usr/local/bin/", "usr/local/sbin/", "app/", "ko-app/"))
 

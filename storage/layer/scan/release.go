@@ -12,7 +12,6 @@ import (
 type lines struct {
 	line func(b []byte)
 	part []byte
-	long bool
 }
 
 // maxLine is far above what the databases have in the lines that are read.

@@ -195,7 +195,6 @@ type ndbReader struct {
 	slots int             // pages of slots
 	at    map[uint64]bool // where packages begin, in blocks of 16 bytes
 	list  list
-	block uint64 // of the page's beginning
 	head  []byte // of a package that goes over the end of a page
 }
 
@@ -231,7 +230,7 @@ func (r *ndbReader) look(n int, b []byte) {
 		r.head = nil
 	}
 	for at := 0; at < len(b); at += 16 {
-		if !r.at[uint64(n)*ndbPage/16+uint64(at)/16] || string(b[at:at+4]) != "BlbS" {
+		if !r.at[uint64(n)*ndbPage/16+uint64(at)/16] || string(b[at:at+4]) != "BlbS" { //nolint:gosec // n and at are not negative
 			continue
 		}
 		if len(b)-at < rpmHead && r.head == nil && !r.take(b[at:]) {

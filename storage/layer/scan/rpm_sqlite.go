@@ -134,7 +134,7 @@ func (r *sqliteReader) payload(cell []byte, n int) []byte {
 	} else {
 		local = int64(size)
 	}
-	if r.budget -= int(min(uint64(n), size)); local < 0 || local > int64(len(cell)) || r.budget < 0 {
+	if r.budget -= int(min(uint64(n), size)); local < 0 || local > int64(len(cell)) || r.budget < 0 { //nolint:gosec // n is not negative
 		return nil
 	}
 	out := slices.Clone(cell[:min(local, int64(n))])

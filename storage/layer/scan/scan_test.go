@@ -117,23 +117,44 @@ func TestBaseOfOneLayer(t *testing.T) {
 		count   int
 	}{
 		"alpine": {
-			files: []file{{name: "etc/os-release", to: "../usr/lib/os-release"}, {name: "usr/lib/os-release", body: alpineRelease}, {name: "etc/alpine-release", body: "3.19.4\n"},
-				{name: "lib/apk/db/installed", body: apkInstalled}, {name: "lib/ld-musl-x86_64.so.1", body: elf("")}, {name: "lib/libc.musl-x86_64.so.1", to: "ld-musl-x86_64.so.1"}},
+			files: []file{
+				{name: "etc/os-release", to: "../usr/lib/os-release"},
+				{name: "usr/lib/os-release", body: alpineRelease},
+				{name: "etc/alpine-release", body: "3.19.4\n"},
+				{name: "lib/apk/db/installed", body: apkInstalled},
+				{name: "lib/ld-musl-x86_64.so.1", body: elf("")},
+				{name: "lib/libc.musl-x86_64.so.1", to: "ld-musl-x86_64.so.1"},
+			},
 			want: scan.Base{ID: "alpine", Version: "3.19.4", Libc: "musl"}, manager: "apk", count: 2,
 		},
 		"alpine 3.23, where lib is usr/lib": {
-			files: []file{{name: "lib", to: "usr/lib"}, {name: "usr/lib/os-release", body: alpineRelease},
-				{name: "usr/lib/apk/db/installed", body: apkInstalled}, {name: "usr/lib/ld-musl-aarch64.so.1", body: "x"}},
+			files: []file{
+				{name: "lib", to: "usr/lib"},
+				{name: "usr/lib/os-release", body: alpineRelease},
+				{name: "usr/lib/apk/db/installed", body: apkInstalled},
+				{name: "usr/lib/ld-musl-aarch64.so.1", body: "x"},
+			},
 			want: scan.Base{ID: "alpine", Version: "3.19.4", Libc: "musl"}, manager: "apk", count: 2,
 		},
 		"alpine with glibc's names (gcompat)": {
-			files: []file{{name: "etc/os-release", body: alpineRelease}, {name: "lib/apk/db/installed", body: apkInstalled}, {name: "lib/ld-musl-x86_64.so.1", body: "x"},
-				{name: "lib/ld-linux-x86-64.so.2", body: "x"}, {name: "bin/busybox", body: elf("/lib/ld-musl-x86_64.so.1")}, {name: "bin/sh", to: "/bin/busybox"}},
+			files: []file{
+				{name: "etc/os-release", body: alpineRelease},
+				{name: "lib/apk/db/installed", body: apkInstalled},
+				{name: "lib/ld-musl-x86_64.so.1", body: "x"},
+				{name: "lib/ld-linux-x86-64.so.2", body: "x"},
+				{name: "bin/busybox", body: elf("/lib/ld-musl-x86_64.so.1")},
+				{name: "bin/sh", to: "/bin/busybox"},
+			},
 			want: scan.Base{ID: "alpine", Version: "3.19.4", Libc: "musl"}, manager: "apk", count: 2,
 		},
 		"debian, absolute names": {
-			files: []file{{name: "/lib", to: "usr/lib"}, {name: "/etc/os-release", to: "/usr/lib/os-release"}, {name: "/usr/lib/os-release", body: bookwormRelease},
-				{name: "/var/lib/dpkg/status", body: dpkgStatus}, {name: "/usr/lib/x86_64-linux-gnu/libc.so.6", body: "x"}},
+			files: []file{
+				{name: "/lib", to: "usr/lib"},
+				{name: "/etc/os-release", to: "/usr/lib/os-release"},
+				{name: "/usr/lib/os-release", body: bookwormRelease},
+				{name: "/var/lib/dpkg/status", body: dpkgStatus},
+				{name: "/usr/lib/x86_64-linux-gnu/libc.so.6", body: "x"},
+			},
 			want: scan.Base{ID: "debian", Version: "12", Name: "bookworm", Libc: "glibc"}, manager: "dpkg", count: 2,
 		},
 		"alpine whose files are elsewhere": {
@@ -141,45 +162,77 @@ func TestBaseOfOneLayer(t *testing.T) {
 			want:  scan.Base{ID: "alpine", Version: "3.19.4", Libc: "musl"}, manager: "apk", count: 2,
 		},
 		"debian with the package musl": {
-			files: []file{{name: "./etc/os-release", body: bookwormRelease}, {name: "./var/lib/dpkg/status", body: dpkgStatus}, {name: "./lib/ld-musl-x86_64.so.1", body: "x"},
-				{name: "./lib/x86_64-linux-gnu/libc.so.6", body: "x"}, {name: "./bin/dash", body: elf("/lib64/ld-linux-x86-64.so.2"), mode: 0o755}, {name: "./bin/sh", to: "dash"}},
+			files: []file{
+				{name: "./etc/os-release", body: bookwormRelease},
+				{name: "./var/lib/dpkg/status", body: dpkgStatus},
+				{name: "./lib/ld-musl-x86_64.so.1", body: "x"},
+				{name: "./lib/x86_64-linux-gnu/libc.so.6", body: "x"},
+				{name: "./bin/dash", body: elf("/lib64/ld-linux-x86-64.so.2"), mode: 0o755},
+				{name: "./bin/sh", to: "dash"},
+			},
 			want: scan.Base{ID: "debian", Version: "12", Name: "bookworm", Libc: "glibc"}, manager: "dpkg", count: 2,
 		},
 		"debian slim, as debuerreotype makes it": {
-			files: []file{{name: "etc/os-release", body: bookwormRelease}, {name: "var/lib/dpkg/status", body: dpkgStatus}, {name: "lib/x86_64-linux-gnu/libc.so.6", body: "x"},
+			files: []file{
+				{name: "etc/os-release", body: bookwormRelease},
+				{name: "var/lib/dpkg/status", body: dpkgStatus},
+				{name: "lib/x86_64-linux-gnu/libc.so.6", body: "x"},
 				{name: "etc/dpkg/dpkg.cfg.d/docker", body: "# This is the \"slim\" variant of the Debian base image.\n\n# dpkg -S '/usr/share/doc/*'\npath-exclude /usr/share/doc/*\n"},
-				{name: "usr/share/doc/base-files/copyright", body: "x"}},
+				{name: "usr/share/doc/base-files/copyright", body: "x"},
+			},
 			want: scan.Base{ID: "debian", Version: "12", Name: "bookworm", Libc: "glibc", Slim: true}, manager: "dpkg", count: 2,
 		},
 		"debian whose documentation was removed": {
-			files: []file{{name: "etc/os-release", body: bookwormRelease}, {name: "var/lib/dpkg/status", body: dpkgStatus},
-				{name: "var/lib/dpkg/info/base-files.list", body: "/."}, {name: "usr/share/doc/base-files/copyright", body: "x"}},
+			files: []file{
+				{name: "etc/os-release", body: bookwormRelease},
+				{name: "var/lib/dpkg/status", body: dpkgStatus},
+				{name: "var/lib/dpkg/info/base-files.list", body: "/."},
+				{name: "usr/share/doc/base-files/copyright", body: "x"},
+			},
 			want: scan.Base{ID: "debian", Version: "12", Name: "bookworm", Libc: "none", Slim: true}, manager: "dpkg", count: 2,
 		},
 		"debian with documentation": {
-			files: []file{{name: "etc/os-release", body: bookwormRelease}, {name: "var/lib/dpkg/status", body: dpkgStatus},
-				{name: "var/lib/dpkg/info/base-files.list", body: "/."}, {name: "usr/share/doc/base-files/README", body: "x"}},
+			files: []file{
+				{name: "etc/os-release", body: bookwormRelease},
+				{name: "var/lib/dpkg/status", body: dpkgStatus},
+				{name: "var/lib/dpkg/info/base-files.list", body: "/."},
+				{name: "usr/share/doc/base-files/README", body: "x"},
+			},
 			want: scan.Base{ID: "debian", Version: "12", Name: "bookworm", Libc: "none"}, manager: "dpkg", count: 2,
 		},
 		"ubuntu, whose images leave documentation out": {
-			files: []file{{name: "etc/os-release", body: "NAME=\"Ubuntu\"\nVERSION=\"20.04.6 LTS (Focal Fossa)\"\nID=ubuntu\nID_LIKE=debian\nVERSION_ID=\"20.04\"\nVERSION_CODENAME=focal\n"},
-				{name: "etc/dpkg/dpkg.cfg.d/excludes", body: "path-exclude=/usr/share/doc/*\n"}, {name: "var/lib/dpkg/status", body: dpkgStatus}, {name: "usr/lib/aarch64-linux-gnu/libc.so.6", body: "x"}},
+			files: []file{
+				{name: "etc/os-release", body: "NAME=\"Ubuntu\"\nVERSION=\"20.04.6 LTS (Focal Fossa)\"\nID=ubuntu\nID_LIKE=debian\nVERSION_ID=\"20.04\"\nVERSION_CODENAME=focal\n"},
+				{name: "etc/dpkg/dpkg.cfg.d/excludes", body: "path-exclude=/usr/share/doc/*\n"},
+				{name: "var/lib/dpkg/status", body: dpkgStatus},
+				{name: "usr/lib/aarch64-linux-gnu/libc.so.6", body: "x"},
+			},
 			want: scan.Base{ID: "ubuntu", Version: "20.04", Name: "focal", Libc: "glibc"}, manager: "dpkg", count: 2,
 		},
 		"distroless static": {
-			files: []file{{name: "./etc/os-release", body: "PRETTY_NAME=\"Distroless\"\nNAME=\"Debian GNU/Linux\"\nID=\"debian\"\nVERSION_ID=\"12\"\nVERSION=\"Debian GNU/Linux 12 (bookworm)\"\nHOME_URL=\"https://github.com/GoogleContainerTools/distroless\"\n"},
-				{name: "./var/lib/dpkg/status.d/base-files", body: "Package: base-files\nVersion: 12.4\n"}, {name: "./var/lib/dpkg/status.d/base-files.md5sums", body: "x  y\n"},
-				{name: "./var/lib/dpkg/status.d/tzdata", body: "Package: tzdata\nVersion: 2024a\n"}},
+			files: []file{
+				{name: "./etc/os-release", body: "PRETTY_NAME=\"Distroless\"\nNAME=\"Debian GNU/Linux\"\nID=\"debian\"\nVERSION_ID=\"12\"\nVERSION=\"Debian GNU/Linux 12 (bookworm)\"\nHOME_URL=\"https://github.com/GoogleContainerTools/distroless\"\n"},
+				{name: "./var/lib/dpkg/status.d/base-files", body: "Package: base-files\nVersion: 12.4\n"},
+				{name: "./var/lib/dpkg/status.d/base-files.md5sums", body: "x  y\n"},
+				{name: "./var/lib/dpkg/status.d/tzdata", body: "Package: tzdata\nVersion: 2024a\n"},
+			},
 			want: scan.Base{ID: "distroless", Version: "12", Name: "bookworm", Libc: "none"}, manager: "dpkg", count: 2,
 		},
 		"rpm without a reader for its database": {
-			files: []file{{name: "etc/os-release", body: "NAME=\"openEuler\"\nVERSION=\"22.03 (LTS-SP3)\"\nID=\"openEuler\"\nVERSION_ID=\"22.03\"\n"},
-				{name: "var/lib/rpm/Packages", body: "not one"}, {name: "usr/lib64/libc.so.6", body: "x"}},
+			files: []file{
+				{name: "etc/os-release", body: "NAME=\"openEuler\"\nVERSION=\"22.03 (LTS-SP3)\"\nID=\"openEuler\"\nVERSION_ID=\"22.03\"\n"},
+				{name: "var/lib/rpm/Packages", body: "not one"},
+				{name: "usr/lib64/libc.so.6", body: "x"},
+			},
 			want: scan.Base{ID: "openeuler", Version: "22.03", Name: "LTS-SP3", Libc: "glibc"}, manager: "rpm", count: -1,
 		},
 		"rpm's list of an image without rpm": {
-			files: []file{{name: "etc/os-release", body: "ID=azurelinux\nVERSION_ID=\"3.0\"\n"}, {name: "lib64", to: "usr/lib"}, {name: "usr/lib/libc.so.6", body: "x"},
-				{name: "var/lib/rpmmanifest/container-manifest-2", body: "bash\t5.2.15-3.azl3\t1\t2\tMicrosoft\t(none)\n"}},
+			files: []file{
+				{name: "etc/os-release", body: "ID=azurelinux\nVERSION_ID=\"3.0\"\n"},
+				{name: "lib64", to: "usr/lib"},
+				{name: "usr/lib/libc.so.6", body: "x"},
+				{name: "var/lib/rpmmanifest/container-manifest-2", body: "bash\t5.2.15-3.azl3\t1\t2\tMicrosoft\t(none)\n"},
+			},
 			want: scan.Base{ID: "azurelinux", Version: "3.0", Libc: "glibc"}, manager: "rpm", count: 1,
 		},
 		"wolfi": {
@@ -220,8 +273,17 @@ func TestBaseOfOneLayer(t *testing.T) {
 			want:  scan.Base{ID: "alpine", Version: "3.19.4", Libc: "none"}, manager: "none",
 		},
 		"hostile links and names": {
-			files: []file{{name: "etc/os-release", to: "../../../../etc/os-release"}, {name: "lib", to: "lib"}, {name: "usr", to: "/usr/usr"}, {name: "../../etc/alpine-release", body: "9.9\x1b[31m\n"},
-				{name: "bin/sh", to: "=bin/sh"}, {name: ".wh.", body: ""}, {name: "etc/.wh..wh..wh.x"}, {name: "/"}, {name: ".."}},
+			files: []file{
+				{name: "etc/os-release", to: "../../../../etc/os-release"},
+				{name: "lib", to: "lib"},
+				{name: "usr", to: "/usr/usr"},
+				{name: "../../etc/alpine-release", body: "9.9\x1b[31m\n"},
+				{name: "bin/sh", to: "=bin/sh"},
+				{name: ".wh.", body: ""},
+				{name: "etc/.wh..wh..wh.x"},
+				{name: "/"},
+				{name: ".."},
+			},
 			want: scan.Base{ID: "alpine", Version: "9.9[31m", Libc: "none"}, manager: "none",
 		},
 		"an ID that is no ID": {
@@ -264,8 +326,14 @@ func TestCodenames(t *testing.T) {
 
 func TestLayersLieOverEachOther(t *testing.T) {
 	t.Parallel()
-	debian := []file{{name: "lib", to: "usr/lib"}, {name: "etc/"}, {name: "etc/os-release", to: "../usr/lib/os-release"}, {name: "usr/lib/os-release", body: bookwormRelease},
-		{name: "var/lib/dpkg/status", body: dpkgStatus}, {name: "usr/lib/x86_64-linux-gnu/libc.so.6", body: "x"}}
+	debian := []file{
+		{name: "lib", to: "usr/lib"},
+		{name: "etc/"},
+		{name: "etc/os-release", to: "../usr/lib/os-release"},
+		{name: "usr/lib/os-release", body: bookwormRelease},
+		{name: "var/lib/dpkg/status", body: dpkgStatus},
+		{name: "usr/lib/x86_64-linux-gnu/libc.so.6", body: "x"},
+	}
 	for name, c := range map[string]struct {
 		upper [][]file
 		want  string // base, libc, manager, count

@@ -54,10 +54,10 @@ func variable(key string) string {
 // The variables that are no key of the configuration.
 const (
 	EnvFile          = "TARPORT_CONFIG"         // the file, where no argument names one
-	EnvAdminPassword = "TARPORT_ADMIN_PASSWORD" //nolint:gosec // the name of the variable, not a password
+	EnvAdminPassword = "TARPORT_ADMIN_PASSWORD"
 	EnvRegistry      = "TARPORT_REGISTRY"       // the server of the commands that ask one; so are the next two
 	EnvUser          = "TARPORT_USER"
-	EnvPassword      = "TARPORT_PASSWORD" //nolint:gosec // likewise
+	EnvPassword      = "TARPORT_PASSWORD"
 )
 
 // kubernetes matches what a cluster sets in every container beside a service

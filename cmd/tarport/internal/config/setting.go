@@ -2,8 +2,8 @@ package config
 
 import (
 	"cmp"
-	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 
 	"github.com/tarport/tarport"
@@ -60,9 +60,9 @@ func text(p any) string {
 	case *[]string:
 		return strings.Join(*p, ", ")
 	case *bool:
-		return fmt.Sprint(*p)
+		return strconv.FormatBool(*p)
 	case *int:
-		return fmt.Sprint(*p)
+		return strconv.Itoa(*p)
 	case *Size:
 		return p.String()
 	case *Duration:

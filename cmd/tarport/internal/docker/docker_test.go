@@ -73,7 +73,7 @@ func TestWhichEngineIsAsked(t *testing.T) {
 func engine(t *testing.T, h http.HandlerFunc) *Engine {
 	t.Helper()
 	// A socket's path must be short.
-	dir, err := os.MkdirTemp("", "tarport")
+	dir, err := os.MkdirTemp("", "tarport") //nolint:usetesting // see above
 	if err != nil {
 		t.Fatal(err)
 	}
