@@ -53,9 +53,9 @@ func variable(key string) string {
 
 // The variables that are no key of the configuration.
 const (
-	EnvFile          = "TARPORT_CONFIG"         // the file, where no argument names one
+	EnvFile          = "TARPORT_CONFIG" // the file, where no argument names one
 	EnvAdminPassword = "TARPORT_ADMIN_PASSWORD"
-	EnvRegistry      = "TARPORT_REGISTRY"       // the server of the commands that ask one; so are the next two
+	EnvRegistry      = "TARPORT_REGISTRY" // the server of the commands that ask one; so are the next two
 	EnvUser          = "TARPORT_USER"
 	EnvPassword      = "TARPORT_PASSWORD"
 )
