@@ -168,21 +168,21 @@ func TestNamesAreCompleted(t *testing.T) {
 	t.Parallel()
 	d := newImageDesk(t)
 	for line, want := range map[string][]string{
-		"tags ":                      {"team/bases/debian", "team/openjdk"},
-		"tags team/o":                {"team/openjdk"},
-		"tags openjdk":               {},
-		"variants te":                {"team/bases/debian", "team/openjdk"},
-		"tags team/openjdk ":         {},
-		"ls te":                      {"team"},
-		"save team/":                 {"team/bases/debian", "team/openjdk"},
-		"save team/b":                {"team/bases/debian:12"},
-		"save team/openjdk:17.0.2":   {"team/openjdk:17.0.2", "team/openjdk:17.0.2-alpine"},
-		"save team/b team/openjdk:l": {"team/openjdk:latest"},
-		"export team/openjdk:n":      {"team/openjdk:nightly"},
+		"tags ":                           {"team/bases/debian", "team/openjdk"},
+		"tags team/o":                     {"team/openjdk"},
+		"tags openjdk":                    {},
+		"variants te":                     {"team/bases/debian", "team/openjdk"},
+		"tags team/openjdk ":              {},
+		"ls te":                           {"team"},
+		"save team/":                      {"team/bases/debian", "team/openjdk"},
+		"save team/b":                     {"team/bases/debian:12"},
+		"save team/openjdk:17.0.2":        {"team/openjdk:17.0.2", "team/openjdk:17.0.2-alpine"},
+		"save team/b team/openjdk:l":      {"team/openjdk:latest"},
+		"export team/openjdk:n":           {"team/openjdk:nightly"},
+		"save team/none:1":                {},
+		"save team/openjdk:*":             {},
+		"save registry.example.com/team/": {},
 		"export " + d.server.addr + "/team/openjdk:n": {d.server.addr + "/team/openjdk:nightly"},
-		"save team/none:1":                            {},
-		"save team/openjdk:*":                         {},
-		"save registry.example.com/team/":             {},
 	} {
 		if got := d.completions(line); !slices.Equal(got, want) {
 			t.Errorf("tarport %s<Tab> = %q, want %q", line, got, want)
