@@ -2,6 +2,7 @@ package archive
 
 import (
 	"encoding/binary"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"runtime"
@@ -38,6 +39,7 @@ type gzipJob struct {
 	in   deflate.Piece
 	out  []byte
 	last bool
+	err  error
 	done chan struct{} // holds one when the piece is compressed
 }
 
@@ -62,15 +64,21 @@ func (p *gzipPool) writer(w io.Writer) *gzipWriter {
 	return z
 }
 
-// compress is what an encoder does.
+// compress is what an encoder does. A mistake in it, which nobody else would
+// recover from here, ends one load and not the process.
 func (p *gzipPool) compress(j *gzipJob) {
 	z := <-p.encoders
+	defer func() {
+		if r := recover(); r != nil {
+			z, j.err = nil, fmt.Errorf("compress: panic: %v", r)
+		}
+		p.encoders <- z
+		j.done <- struct{}{}
+	}()
 	if z == nil {
 		z = new(deflate.Encoder)
 	}
 	j.out = z.Append(j.out[:0], &j.in, j.last)
-	p.encoders <- z
-	j.done <- struct{}{}
 }
 
 // gzipWriter is one layer that is compressed. Write, close and abort are one
@@ -124,7 +132,7 @@ func (z *gzipWriter) filling() *gzipJob {
 	if z.job == nil {
 		z.job = z.pool.jobs.Get().(*gzipJob)
 		z.job.in.Reset()
-		z.job.last = false
+		z.job.last, z.job.err = false, nil
 	}
 	return z.job
 }
@@ -146,6 +154,9 @@ func (z *gzipWriter) drain() {
 	}
 	for j := range z.queue {
 		<-j.done
+		if j.err != nil {
+			z.fail(j.err)
+		}
 		if z.failed() == nil {
 			if _, err := z.w.Write(j.out); err != nil {
 				z.fail(err)
