@@ -150,6 +150,7 @@ func New(o Options) (*Service, error) {
 	return &Service{
 		o:        o,
 		places:   newPlaces(o.Concurrent, "archives are being read"),
+		packers:  newPackers(),
 		packing:  newPlaces(repacks, "layers are being packed anew"),
 		planting: newPlaces(exportTrees, "exports are being prepared"),
 		asking:   newPlaces(lookups, "lists of layers are being compared"),

@@ -2,11 +2,7 @@ package archive
 
 import (
 	"errors"
-	"fmt"
 	"io"
-	"sync"
-
-	"github.com/klauspost/compress/zstd"
 )
 
 // packer compresses one layer on all cores. It is ended by close or abort.
@@ -18,53 +14,19 @@ type packer interface {
 	abort()
 }
 
-// packers keeps compressors for the next layer: each has megabytes of buffers.
-// The zero value is ready.
-type packers struct {
-	gzip gzipPool
-	zstd sync.Pool
-}
+// packers compress layers; what they need is kept for the next one.
+type packers struct{ gzip, zstd *chunkPool }
 
-// get returns a compressor to gzip or zstd that writes to w. Compressors to gzip
+func newPackers() packers { return packers{newGzipPool(), newZstdPool()} }
+
+// get returns a compressor to gzip or zstd that writes to w. Those of a kind
 // share a few places, so w must not be slow: a client's connection needs packers
 // of its own.
 func (p *packers) get(compression string, w io.Writer) packer {
 	if compression == zstded {
-		z, ok := p.zstd.Get().(*zstd.Encoder)
-		if !ok {
-			z = newZstd()
-		}
-		z.Reset(w)
-		return &zstdPacker{z, &p.zstd}
+		return p.zstd.writer(w, nil)
 	}
-	return p.gzip.writer(w)
+	return newGzipWriter(p.gzip, w)
 }
 
 var errAborted = errors.New("the compression was given up")
-
-func newZstd() *zstd.Encoder {
-	// A load waits for it, so the level is the fastest, at 6 % more bytes than the
-	// next one. Without bounds an encoder takes 20 MiB.
-	z, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithWindowSize(1<<20),
-		zstd.WithLowerEncoderMem(true), zstd.WithEncoderConcurrency(2))
-	if err != nil {
-		panic(fmt.Sprintf("archive: zstd encoder: %v", err)) // constants are wrong
-	}
-	return z
-}
-
-type zstdPacker struct {
-	*zstd.Encoder
-	pool *sync.Pool
-}
-
-func (p *zstdPacker) close() error {
-	err := p.Close()
-	p.abort()
-	return err
-}
-
-func (p *zstdPacker) abort() {
-	p.Reset(nil)
-	p.pool.Put(p.Encoder)
-}

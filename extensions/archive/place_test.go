@@ -2,7 +2,6 @@ package archive
 
 import (
 	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"io"
@@ -12,7 +11,6 @@ import (
 	"time"
 
 	"github.com/tarport/tarport"
-	"github.com/tarport/tarport/internal/deflate"
 )
 
 func TestArchivesWaitForAPlace(t *testing.T) {
@@ -62,75 +60,3 @@ func TestArchivesWaitForAPlace(t *testing.T) {
 		}
 	})
 }
-
-// TestGzipIsWhatWasWritten at every length around a block's, in writes of every
-// kind, and always in the same bytes.
-func TestGzipIsWhatWasWritten(t *testing.T) {
-	t.Parallel()
-	var pool gzipPool
-	for _, n := range []int{0, 1, deflate.MaxPiece - 1, deflate.MaxPiece, deflate.MaxPiece + 1, 5*deflate.MaxPiece + 17, 20 * deflate.MaxPiece} {
-		want := []byte(noise(n / 2))
-		want = append(want, bytes.Repeat([]byte("a"), n-len(want))...)
-		var first []byte
-		for _, piece := range []int{n + 1, 100_003, 4096} {
-			var out bytes.Buffer
-			z := pool.writer(&out)
-			for rest := want; len(rest) > 0; {
-				m, err := z.Write(rest[:min(piece, len(rest))])
-				if err != nil {
-					t.Fatal(err)
-				}
-				rest = rest[m:]
-			}
-			if err := z.close(); err != nil {
-				t.Fatal(err)
-			}
-			if first == nil {
-				first = bytes.Clone(out.Bytes())
-			}
-			if !bytes.Equal(first, out.Bytes()) {
-				t.Errorf("%d bytes in pieces of %d give other bytes", n, piece)
-			}
-			r, err := gzip.NewReader(&out)
-			if err != nil {
-				t.Fatal(err)
-			}
-			r.Multistream(false)
-			got, err := io.ReadAll(r)
-			if err != nil || !bytes.Equal(got, want) || out.Len() != 0 {
-				t.Errorf("%d bytes: %d came back (%v), %d are left", n, len(got), err, out.Len())
-			}
-		}
-	}
-}
-
-func TestGzipThatIsGivenUpLeavesNothingOnItsWay(t *testing.T) {
-	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		var pool gzipPool
-		full := errors.New("full")
-		for range 3 {
-			z := pool.writer(writerFunc(func([]byte) (int, error) { return 0, full }))
-			var err error
-			for err == nil {
-				_, err = z.Write(make([]byte, deflate.MaxPiece/3))
-				synctest.Wait()
-			}
-			if !errors.Is(err, full) {
-				t.Errorf("Write = %v, want %v", err, full)
-			}
-			z.abort()
-			other := pool.writer(writerFunc(func([]byte) (int, error) { return 0, full }))
-			if err := other.close(); !errors.Is(err, full) {
-				t.Errorf("close = %v, want %v", err, full)
-			}
-		}
-		if len(pool.places) != 0 {
-			t.Errorf("%d places are still taken", len(pool.places))
-		}
-	})
-}
-
-type writerFunc func([]byte) (int, error)
-
-func (f writerFunc) Write(p []byte) (int, error) { return f(p) }

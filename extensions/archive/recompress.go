@@ -290,7 +290,7 @@ func (s *Service) writeGzip(ctx context.Context, w io.Writer, repository string,
 	defer z.Close()
 	m := &meter{limits: s.o.Limits, total: new(int64), in: func() int64 { return src.n }, what: "the layer " + dgst.String(), max: s.o.Limits.Layer}
 	in := &watchedReader{r: metered{z, m}}
-	p := new(packers).get(gzipped, w) // w can be a client's connection
+	p := newGzipWriter(newGzipPool(), w) // w can be a client's connection
 	if _, err := io.CopyBuffer(struct{ io.Writer }{p}, in, make([]byte, bufferSize)); err != nil {
 		p.abort()
 		if in.err != nil {
