@@ -36,7 +36,21 @@ type LayerReader struct {
 	plain  io.ReadCloser
 	packed *packedReader
 	file   io.ReadSeekCloser
-	n      int64
+	size   int64 // of the blob
+	n      int64 // of what was read
+}
+
+// tooMuch is the error of a layer that is not unpacked, by the bytes that it has
+// so far, or in all, and its blob's; nil below the bounds. It is the whole blob's
+// size that counts: a layer may begin with zeros.
+func tooMuch(plain, blob int64) error {
+	switch {
+	case plain > layerMax:
+		return fmt.Errorf("it unpacks to more than %d bytes", int64(layerMax))
+	case plain > layerRatioFrom && plain/layerRatio > blob:
+		return fmt.Errorf("it unpacks to more than %d times its size", layerRatio)
+	}
+	return nil
 }
 
 // OpenLayer opens a stored blob for reading what it is once its compression is
@@ -56,7 +70,7 @@ func (s *Store) OpenLayer(ctx context.Context, dgst digest.Digest) (*LayerReader
 		}
 		return nil, err
 	}
-	l := &LayerReader{digest: dgst, packed: &packedReader{ctx: ctx, r: file}, file: file}
+	l := &LayerReader{digest: dgst, packed: &packedReader{ctx: ctx, r: file}, file: file, size: n}
 	r := bufio.NewReaderSize(l.packed, 64<<10)
 	head, err := r.Peek(layer.MagicLen)
 	if err == nil || errors.Is(err, io.EOF) {
@@ -72,13 +86,11 @@ func (s *Store) OpenLayer(ctx context.Context, dgst digest.Digest) (*LayerReader
 func (l *LayerReader) Read(p []byte) (int, error) {
 	n, err := l.plain.Read(p)
 	l.n += int64(n)
-	switch {
-	case err != nil && !errors.Is(err, io.EOF):
+	if over := tooMuch(l.n, l.size); over != nil && (err == nil || errors.Is(err, io.EOF)) {
+		err = over
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
 		err = l.broken(err)
-	case l.n > layerMax:
-		err = l.broken(fmt.Errorf("it unpacks to more than %d bytes", int64(layerMax)))
-	case l.n > layerRatioFrom && l.n/layerRatio > l.packed.n:
-		err = l.broken(fmt.Errorf("it unpacks to more than %d times its size", layerRatio))
 	}
 	return n, err
 }
@@ -111,12 +123,10 @@ func notALayer(dgst digest.Digest, err error) error {
 // Close lets go of the blob.
 func (l *LayerReader) Close() error { return errors.Join(l.plain.Close(), l.file.Close()) }
 
-// packedReader reads a blob's file: it counts, ends with ctx and remembers its
-// errors.
+// packedReader reads a blob's file: it ends with ctx and remembers its errors.
 type packedReader struct {
 	ctx context.Context //nolint:containedctx // io.Reader has no other way
 	r   io.Reader
-	n   int64
 	err error // other than io.EOF
 }
 
@@ -126,7 +136,6 @@ func (p *packedReader) Read(b []byte) (int, error) {
 		return 0, err
 	}
 	n, err := p.r.Read(b)
-	p.n += int64(n)
 	if err != nil && !errors.Is(err, io.EOF) {
 		p.err = err
 	}

@@ -2,6 +2,7 @@ package storage
 
 import (
 	"context"
+	"slices"
 
 	"github.com/opencontainers/go-digest"
 
@@ -20,11 +21,13 @@ type SimilarLayer struct {
 const maxSimilar = 16
 
 // SimilarLayers returns stored forms, of that compression, of layers whose plain
-// bytes are as many and begin alike: those whose bytes are whole, the newest
-// first, and at most 16. They stay for the grace period at least.
+// bytes are as many and begin alike: those whose bytes are whole and that
+// LayerReader reads to the end, the newest first, and at most 16. They stay for
+// the grace period at least. It does not ask who may read them: callers do.
 func (s *Store) SimilarLayers(ctx context.Context, first layer.Prefixes, size int64, compression string) ([]SimilarLayer, error) {
 	list, err := s.db.SimilarLayers(ctx, first, size, compression, maxSimilar)
 	if err == nil {
+		list = slices.DeleteFunc(list, func(l metadata.Layer) bool { return tooMuch(size, l.Size) != nil })
 		list, err = s.wholeLayers(ctx, list)
 	}
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/tarport/tarport/storage/layer"
+	"github.com/tarport/tarport/storage/metadata"
 )
 
 // TestHowLayersBeginIsLearnedWhereTheyPass commits one and has the scanner's
@@ -52,4 +53,36 @@ func TestHowLayersBeginIsLearnedWhereTheyPass(t *testing.T) {
 		check(t, "ForgetPrefixes", s.ForgetPrefixes(t.Context(), desc.Digest))
 		wantSimilar("none")
 	})
+}
+
+// TestALayerThatIsNotReadToItsEndIsNotSimilar: what was dropped of another could
+// not be read from it.
+func TestALayerThatIsNotReadToItsEndIsNotSimilar(t *testing.T) {
+	t.Parallel()
+	s := onSQLite(t)
+	blob := bytes.Repeat([]byte("0123456789abcdef"), 400_000)
+	const size = int64(6_400_000)
+	first := layer.Prefixes("0123456789abcdef")
+	for plain, want := range map[int64]int{
+		size: 1, layerRatioFrom: 1, layerRatio * size: 1, layerRatio*size + layerRatio: 0, layerMax: 0, layerMax + 1: 0,
+	} {
+		blob[0]++ // another one each time
+		d := s.push(t, "a/b", blob)
+		l := metadata.Layer{DiffID: digest.FromBytes(blob), Digest: d, Compression: "gzip", Plain: plainOf(plain, first)}
+		check(t, "RememberLayer", s.db.RememberLayer(t.Context(), l))
+		got, err := s.SimilarLayers(t.Context(), first, plain, "gzip")
+		if check(t, "SimilarLayers", err); len(got) != want {
+			t.Errorf("%d similar layers of %d plain bytes in a blob of %d, want %d", len(got), plain, size, want)
+		}
+	}
+	for _, c := range []struct {
+		plain, blob int64
+		over        bool
+	}{
+		{layerMax, layerMax, false}, {layerMax + 1, layerMax + 1, true}, {layerRatioFrom, 1, false}, {layerRatioFrom + layerRatio, 1, true},
+	} {
+		if err := tooMuch(c.plain, c.blob); (err != nil) != c.over {
+			t.Errorf("tooMuch(%d, %d) = %v, want an error: %t", c.plain, c.blob, err, c.over)
+		}
+	}
 }

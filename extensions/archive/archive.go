@@ -110,15 +110,15 @@ func DefaultLimits() Limits {
 type Service struct {
 	o        Options
 	packers  packers
-	places   *places.Set   // of archives that are read
-	packing  *places.Set   // of layers that a save packs anew
-	planting *places.Set   // of exports that make their tree
-	asking   *places.Set   // of calls of Missing
-	replays  chan struct{} // holds one for each load that reads a stored layer
-	paths    atomic.Int64  // that commits and large exports have in memory
-	small    *places.Room  // paths of small exports
-	windows  *places.Room  // zstd layers that exports read
-	saves    *places.Room  // bytes that saves have in memory
+	places   *places.Set  // of archives that are read
+	packing  *places.Set  // of layers that a save packs anew
+	planting *places.Set  // of exports that make their tree
+	asking   *places.Set  // of calls of Missing
+	replays  *places.Set  // of loads that read a stored layer
+	paths    atomic.Int64 // that commits and large exports have in memory
+	small    *places.Room // paths of small exports
+	windows  *places.Room // zstd layers that exports read
+	saves    *places.Room // bytes that saves have in memory
 	gzips    forms
 }
 
@@ -154,7 +154,7 @@ func New(o Options) (*Service, error) {
 		packing:  newPlaces(repacks, "layers are being packed anew"),
 		planting: newPlaces(exportTrees, "exports are being prepared"),
 		asking:   newPlaces(lookups, "lists of layers are being compared"),
-		replays:  make(chan struct{}, maxReplays),
+		replays:  newPlaces(maxReplays, "stored layers are being read for archives"),
 		small:    places.NewRoom(smallPaths, "too many exports are under way"),
 		windows:  places.NewRoom(exportWindows, "too many exports of zstd layers are under way"),
 		saves:    places.NewRoom(savesMemory, "too many archives of many or large manifests are being sent"),

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/internal/places"
 	"github.com/tarport/tarport/storage/layer"
 )
 
@@ -26,11 +27,12 @@ type intake struct {
 	packers     *packers
 	compression string // of plain layers
 	repack      bool   // also of those that a manifest may name
-	replays     chan struct{}
+	replays     *places.Set
 
 	report *reporter
-	total  *int64 // bytes that came out of decompression
-	buf    []byte // of a step of layer.Prefixes
+	lend   *lender // tells which layers may be followed; whole has no need of it
+	total  *int64  // bytes that came out of decompression
+	buf    []byte  // of a step of layer.Prefixes
 	group  *errgroup.Group
 	failed context.Context         // the group's: done when one of its goroutines failed
 	forms  map[digest.Digest]*form // by diffID: what was compressed of this archive
@@ -137,7 +139,7 @@ func (in *intake) layer(ctx context.Context, f *file, body *entryReader) error {
 	j.check = layer.NewIndexer(nil, j.look.collector())
 	defer j.abandon()
 	if p.trial {
-		j.trial = &trial{store: in.store, want: p.want(), size: f.size}
+		j.trial = &trial{in: in, want: p.want(), size: f.size}
 	} else if err := j.open(ctx); err != nil {
 		return err
 	}

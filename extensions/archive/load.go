@@ -175,7 +175,7 @@ func (l *loading) run(ctx context.Context, q LoadRequest) (_ *Result, err error)
 // read takes in the whole stream.
 func (l *loading) read(ctx context.Context, q LoadRequest) (err error) {
 	in := newIntake(ctx, l.s, l.batch, q.Compression)
-	in.report = l.report
+	in.report, in.lend = l.report, l.s.newLender(ctx, q.Namespace, q.Compression)
 	defer func() {
 		// Also where the stream broke: nothing may write when the batch is closed.
 		if waitErr := in.wait(); err == nil {

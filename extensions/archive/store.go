@@ -30,7 +30,7 @@ type Known interface {
 	// KnownLayers returns the stored forms of the layer with this diffID.
 	KnownLayers(ctx context.Context, diffID digest.Digest) ([]metadata.Layer, error)
 	// SimilarLayers returns stored forms of layers of that plain size and first
-	// prefix.
+	// prefix, at most 16.
 	SimilarLayers(ctx context.Context, first layer.Prefixes, size int64, compression string) ([]storage.SimilarLayer, error)
 	// ForgetPrefixes takes a blob out of what SimilarLayers returns.
 	ForgetPrefixes(ctx context.Context, dgst digest.Digest) error

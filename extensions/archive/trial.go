@@ -15,8 +15,12 @@ import (
 // stored ones of its size: as long as its prefixes are those of one of them, its
 // bytes are hashed and dropped. At its end the diffID decides. Where it turns out
 // to be another one, what was dropped is taken from the stored one that begins so.
+//
+// A layer that the sender may not pull is none of those: nothing counts for a
+// quota while one is followed, so its sender sees where the bytes differ, and
+// could guess a secret MiB by MiB.
 type trial struct {
-	store   Store
+	in      *intake
 	want    string // the compression that a stored form must have
 	size    int64
 	similar []storage.SimilarLayer
@@ -29,15 +33,23 @@ func (t *trial) goesOn(ctx context.Context, p layer.Prefixes) (bool, error) {
 	all := t.similar
 	if t.same == 0 {
 		var err error
-		if all, err = t.store.SimilarLayers(ctx, p, t.size, t.want); err != nil {
+		if all, err = t.in.store.SimilarLayers(ctx, p, t.size, t.want); err != nil {
 			return false, err
 		}
 	}
 	var left []storage.SimilarLayer
 	for _, s := range all {
-		if p.Begins(s.Prefixes) {
-			left = append(left, s)
+		if !p.Begins(s.Prefixes) {
+			continue
 		}
+		if t.same == 0 {
+			if _, found, err := t.in.lend.find(s.Digest); err != nil {
+				return false, err
+			} else if !found {
+				continue
+			}
+		}
+		left = append(left, s)
 	}
 	if left == nil {
 		return false, nil
@@ -51,14 +63,20 @@ func (t *trial) goesOn(ctx context.Context, p layer.Prefixes) (bool, error) {
 const maxReplays = 4
 
 // replay writes to w what of the layer was dropped, and returns its hash. p are
-// its prefixes.
+// its prefixes. Where that needs a place and there is none, the error is
+// places.Set's.
 func (t *trial) replay(ctx context.Context, w *staging, p layer.Prefixes) (*layer.Hasher, error) {
 	h := layer.NewHasher()
 	if t.same == 0 {
 		return h, nil
 	}
+	leave, err := t.in.replays.Take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer leave()
 	from := t.similar[0].Digest
-	r, err := t.store.OpenLayer(ctx, from)
+	r, err := t.in.store.OpenLayer(ctx, from)
 	if err == nil {
 		src := struct{ io.Reader }{io.LimitReader(r, int64(t.same)*layer.PrefixStep)}
 		_, err = io.CopyBuffer(io.MultiWriter(h, w), src, make([]byte, bufferSize))
@@ -78,8 +96,8 @@ func (t *trial) replay(ctx context.Context, w *staging, p layer.Prefixes) (*laye
 	if err == nil {
 		err = fmt.Errorf("the plain bytes of %s are not what they were", from)
 	}
-	return nil, tarport.Errorf(tarport.Unavailable, "a layer that the registry has, %s, is damaged, and the archive's would be made from it: send the archive again", from).
-		Because(errors.Join(err, t.store.ForgetPrefixes(ctx, from)))
+	return nil, tarport.Errorf(tarport.Unavailable, "a layer that the registry has cannot be read, and the archive's would be made from it: send the archive again").
+		Because(errors.Join(err, t.in.store.ForgetPrefixes(ctx, from)))
 }
 
 // hold keeps what is in the intake's buffer until that is full: then it can be
@@ -107,13 +125,7 @@ func (j *job) begin(ctx context.Context) error {
 	if to == nil {
 		to = j.raw
 	}
-	select {
-	case j.in.replays <- struct{}{}:
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 	h, err := t.replay(ctx, to, j.hash.Prefixes())
-	<-j.in.replays
 	if err != nil {
 		return err
 	}

@@ -13,11 +13,13 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/internal/places"
 	"github.com/tarport/tarport/storage/layer"
 )
 
@@ -286,8 +288,9 @@ func TestAStoredLayerThatIsDamagedIsNotBuiltOn(t *testing.T) {
 		}
 		changed := docker("a/b:2", longLayer(3*layer.PrefixStep, "new")).pack()
 		_, err = reg.load(t, changed, as)
-		if tarport.ErrorCode(err) != tarport.Unavailable || !strings.Contains(err.Error(), first.Layers[0].Digest.String()) {
-			t.Errorf("%s: Load over a damaged layer = %v, want UNAVAILABLE and its name", compression, err)
+		e, ok := errors.AsType[*tarport.Error](err)
+		if !ok || e.Code != tarport.Unavailable || !strings.Contains(e.Message, "cannot be read") || strings.Contains(e.Message, "sha256") {
+			t.Errorf("%s: Load over a damaged layer = %v, want UNAVAILABLE, and no name in the message", compression, err)
 		}
 		reg.wantNothingStaged(t)
 		im := imageNamed(t, reg.mustLoad(t, changed, as), "team/a/b:2")
@@ -328,6 +331,85 @@ func TestALayerThatIsFollowedCountsForTheQuota(t *testing.T) {
 		t.Errorf("%d bytes were written, want the config only", n)
 	}
 	reg.wantNothingStaged(t)
+}
+
+// TestALayerThatMayNotBePulledIsNotFollowed: it is made anew, and dropped when all
+// of it was shown.
+func TestALayerThatMayNotBePulledIsNotFollowed(t *testing.T) {
+	t.Parallel()
+	written := new(atomic.Int64)
+	reg := newRegistry(t, pullsOnlyFrom("team/own", "public/base"), func(o *Options) { o.Store = countedStore{o.Store, written} })
+	for _, repository := range []string{"team/own", "public/base", "team/hidden", "other/hidden"} {
+		namespace, name, _ := strings.Cut(repository, "/")
+		l := pack(text(repository, noise(2*layer.PrefixStep)))
+		reg.mustLoad(t, docker(name+":1", l).pack(), func(q *LoadRequest) { q.Namespace = namespace })
+		written.Store(0)
+		im := reg.mustLoad(t, docker("app:1", l).pack()).Images[0]
+		if follows, hidden := written.Load() < 1000, name == "hidden"; follows == hidden {
+			t.Errorf("%d bytes were written of a layer of %s", written.Load(), repository)
+		}
+		if im.Layers[0].Status != "exists" {
+			t.Errorf("the layer of %s is %s at last, want exists", repository, im.Layers[0].Status)
+		}
+	}
+	reg.wantNothingStaged(t)
+}
+
+// TestDeniedDoesNotTellHowMuchOfALayerWasGuessed sends the beginning of a layer
+// that the sender may not pull, and of none, into a namespace that is full.
+func TestDeniedDoesNotTellHowMuchOfALayerWasGuessed(t *testing.T) {
+	t.Parallel()
+	reg := newRegistry(t, pullsOnlyFrom())
+	as := func(namespace string) func(*LoadRequest) {
+		return func(q *LoadRequest) { q.Namespace, q.Compression = namespace, uncompressed }
+	}
+	secret := longLayer(4*layer.PrefixStep, "secret")
+	reg.mustLoad(t, docker("a:1", secret).pack(), as("other"))
+	if _, err := reg.sql.ExecContext(t.Context(), `INSERT INTO namespaces (name, created_at, quota_bytes) VALUES ('full', 1, 10)`); err != nil {
+		t.Fatal(err)
+	}
+	wrong := bytes.Clone(secret)
+	wrong[600] ^= 1
+	var read []int
+	for _, guess := range [][]byte{secret, wrong} {
+		body := bytes.NewReader(docker("a:1", guess).pack())
+		_, err := reg.Load(t.Context(), body, request(as("full")))
+		if tarport.ErrorCode(err) != tarport.Denied {
+			t.Errorf("Load into a full namespace = %v, want DENIED", err)
+		}
+		read = append(read, int(body.Size())-body.Len())
+	}
+	if read[0] != read[1] || read[0] > 2*layer.PrefixStep {
+		t.Errorf("DENIED after %d bytes of a good guess, and %d of a bad one", read[0], read[1])
+	}
+}
+
+// TestOnlyWhoReadsAStoredLayerWaitsForAPlace: a layer that begins as none, or is
+// short, is loaded while all places are taken.
+func TestOnlyWhoReadsAStoredLayerWaitsForAPlace(t *testing.T) {
+	t.Parallel()
+	reg := newRegistry(t)
+	reg.mustLoad(t, docker("a/b:1", longLayer(2*layer.PrefixStep, "old")).pack())
+	reg.replays = places.New(places.Options{Places: 1, Queue: 2, Wait: time.Millisecond, Busy: "layers are being read"})
+	leave, err := reg.replays.Take(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	unlike := pack(text("opt/other", noise(2*layer.PrefixStep)))
+	reg.mustLoad(t, docker("a/b:2", layerOf("short"), unlike).pack())
+	changed := docker("a/b:3", longLayer(2*layer.PrefixStep, "new")).pack()
+	before := reg.state(t)
+	if _, err := reg.load(t, changed); tarport.ErrorCode(err) != tarport.Unavailable {
+		t.Errorf("Load of a layer that begins as a stored one, with all places taken = %v, want UNAVAILABLE", err)
+	}
+	if diff := cmp.Diff(before, reg.state(t)); diff != "" {
+		t.Errorf("something is left (-before +after):\n%s", diff)
+	}
+	leave()
+	for range 2 { // each gives its place back
+		reg.mustLoad(t, changed)
+		changed = docker("a/b:4", longLayer(2*layer.PrefixStep, "one")).pack()
+	}
 }
 
 // TestProgressOfALayerThatIsFollowed: it passes, and then it was there already.
