@@ -182,7 +182,12 @@ func (s *Store) describe(ctx context.Context, m *metadata.UnreadManifest) error 
 		return ctx.Err()
 	}
 	defer s.signalPushed()
-	return s.db.DescribeManifest(ctx, m.Repository, &row.Manifest, row.Image)
+	if err := s.db.DescribeManifest(ctx, m.Repository, &row.Manifest, row.Image); err != nil {
+		return err
+	}
+	// Chains that are new have it settled again, also where no scanner runs.
+	s.settle(context.WithoutCancel(ctx), []metadata.ManifestPut{row})
+	return nil
 }
 
 // ImageFacts is what a list of tags shows of an image's config, and how it is

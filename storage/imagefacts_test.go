@@ -15,6 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/tarport/tarport"
+	"github.com/tarport/tarport/storage/layer/scan"
 	"github.com/tarport/tarport/storage/metadata"
 )
 
@@ -289,6 +290,20 @@ func TestManifestsOfAnOlderVersionAreDescribedAtTheStart(t *testing.T) {
 		list, err := s.db.UnreadManifests(t.Context(), 10, metadata.UnreadManifest{}, false)
 		if err != nil || len(list) != 0 {
 			t.Errorf("left to read: %d, %v", len(list), err)
+		}
+		// Images whose layers are known are settled with it.
+		const pending = `SELECT COUNT(*) FROM images WHERE scan = 'pending'`
+		if got := s.number(t, pending); got != n {
+			t.Errorf("%d images are pending whose layers are, want %d", got, n)
+		}
+		for _, query := range []string{
+			`UPDATE layers SET state = 'ready', facts = '` + scan.Prefix + `}'`, `UPDATE images SET config = NULL`,
+		} {
+			s.sql(t, query)
+		}
+		check(t, "describeOld", s.describeOld(t.Context()))
+		if got := s.number(t, pending); got != 0 {
+			t.Errorf("%d images are pending whose layers are known", got)
 		}
 	})
 }

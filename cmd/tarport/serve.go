@@ -196,9 +196,19 @@ func (s *stores) serve(ctx context.Context, a *app, c *config.Config) error {
 	}
 	if scan != nil {
 		g.Go(func() error { return scan.Run(gctx) })
+	} else {
+		g.Go(func() error { s.settle(gctx); return nil })
 	}
 	g.Go(func() error { return server.New(gctx, o).Run(gctx) })
 	return g.Wait()
+}
+
+// settle records once what images are built on that a migration has left
+// pending, from what is known of their layers. A scanner does so by itself.
+func (s *stores) settle(ctx context.Context) {
+	if _, err := s.content.SettleImages(ctx, ""); err != nil && ctx.Err() == nil {
+		s.log.LogAttrs(ctx, slog.LevelError, "what images are built on was not recorded", slog.Any("err", err))
+	}
 }
 
 // newScanner returns what looks into layers; nil where nothing is to.

@@ -30,21 +30,7 @@ var columnTypes = map[dialect]*strings.Replacer{
 // migrate brings the schema up to date. Of several replicas that start at once
 // one does it and the others wait.
 func (db *DB) migrate(ctx context.Context) error {
-	dir, err := fs.Sub(migrations, "migrations")
-	if err != nil {
-		return err
-	}
-	d := goose.DialectSQLite3
-	opts := []goose.ProviderOption{goose.WithDisableGlobalRegistry(true)}
-	if db.dialect == dialectPostgres {
-		d = goose.DialectPostgres
-		locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 120))
-		if err != nil {
-			return fmt.Errorf("make the migration lock: %w", err)
-		}
-		opts = append(opts, goose.WithSessionLocker(locker))
-	}
-	p, err := goose.NewProvider(d, db.write, dialectFS{dir, columnTypes[db.dialect]}, opts...)
+	p, err := db.migrations()
 	if err != nil {
 		return fmt.Errorf("read the migrations: %w", err)
 	}
@@ -55,6 +41,25 @@ func (db *DB) migrate(ctx context.Context) error {
 		return fmt.Errorf("migrate the database: %w", err)
 	}
 	return nil
+}
+
+// migrations are those of the database, in its dialect.
+func (db *DB) migrations() (*goose.Provider, error) {
+	dir, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, err
+	}
+	d := goose.DialectSQLite3
+	opts := []goose.ProviderOption{goose.WithDisableGlobalRegistry(true)}
+	if db.dialect == dialectPostgres {
+		d = goose.DialectPostgres
+		locker, err := lock.NewPostgresSessionLocker(lock.WithLockTimeout(1, 120))
+		if err != nil {
+			return nil, fmt.Errorf("make the migration lock: %w", err)
+		}
+		opts = append(opts, goose.WithSessionLocker(locker))
+	}
+	return goose.NewProvider(d, db.write, dialectFS{dir, columnTypes[db.dialect]}, opts...)
 }
 
 func (db *DB) refuseNewer(ctx context.Context, p *goose.Provider) error {
