@@ -89,10 +89,10 @@ func (d *Download) Serve(w http.ResponseWriter, r *http.Request) error {
 		return c.err
 	}
 	out, end := &contentWriter{ResponseWriter: w, c: c}, d.s.o.Observer.Begin(KindSave)
-	defer func() {
-		end(Done{Outcome: outcomeOf(r.Context(), errors.Join(c.err, out.err), c.err == nil && out.err != nil), Sent: out.sent})
-	}()
+	done := Done{Outcome: OutcomeFailed} // a panic leaves it at that
+	defer func() { done.Sent = out.sent; end(done) }()
 	http.ServeContent(out, r, "", time.Time{}, c)
+	done.Outcome = outcomeOf(r.Context(), errors.Join(c.err, out.err), c.err == nil && out.err != nil)
 	return c.err
 }
 

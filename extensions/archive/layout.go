@@ -135,7 +135,6 @@ func (v *saving) manifestJSON() []*savedItem {
 // fullName is the name in Docker's normal form. The registry's own address is
 // no part of it: the same archive comes from every address of it.
 func fullName(repository, tag string) string {
-	repository = strings.TrimPrefix(repository, dockerHub)
 	if !strings.Contains(repository, "/") {
 		repository = "library/" + repository
 	}
@@ -148,7 +147,7 @@ const dockerHub = "docker.io/"
 // shortName is the name as docker shows it, unless it would take the namespace
 // for the address of a registry.
 func shortName(repository, tag string) string {
-	name, full := strings.TrimPrefix(repository, dockerHub)+":"+tag, fullName(repository, tag)
+	name, full := repository+":"+tag, fullName(repository, tag)
 	if ref, err := reference.ParseNormalizedNamed(name); err != nil || ref.String() != full {
 		return full
 	}

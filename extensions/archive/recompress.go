@@ -200,7 +200,14 @@ func (v *saving) readable(ctx context.Context, repository string, d digest.Diges
 type forms struct {
 	mu       sync.Mutex
 	of       map[digest.Digest]form
-	learning map[digest.Digest]chan struct{} // closed when somebody has learned it, or has given up
+	learning map[learner]chan struct{} // closed when somebody has learned it, or has given up
+}
+
+// learner is who waits for whom: a stranger may have long to wait for a place,
+// and nobody else waits for him.
+type learner struct {
+	digest   digest.Digest
+	stranger bool
 }
 
 // maxForms is a few hundred KiB.
@@ -216,26 +223,27 @@ func (c *forms) put(d digest.Digest, f form) {
 }
 
 // learn returns what is known of a blob; where that is nothing, done is not nil,
-// and nobody else learns it before done is called.
+// and no other of its kind learns it before done is called.
 func (c *forms) learn(ctx context.Context, d digest.Digest) (f form, done func(), err error) {
+	me := learner{d, tarport.PrincipalFrom(ctx).Anonymous()}
 	for {
 		c.mu.Lock()
 		if f, ok := c.of[d]; ok {
 			c.mu.Unlock()
 			return f, nil, nil
 		}
-		other := c.learning[d]
+		other := c.learning[me]
 		if other == nil {
 			if c.learning == nil {
-				c.learning = map[digest.Digest]chan struct{}{}
+				c.learning = map[learner]chan struct{}{}
 			}
 			mine := make(chan struct{})
-			c.learning[d] = mine
+			c.learning[me] = mine
 			c.mu.Unlock()
 			return f, func() {
 				c.mu.Lock()
 				defer c.mu.Unlock()
-				delete(c.learning, d)
+				delete(c.learning, me)
 				close(mine)
 			}, nil
 		}

@@ -3,6 +3,7 @@ package archive
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -63,10 +64,14 @@ func (s *Service) Save(ctx context.Context, q SaveRequest) (_ *Download, err err
 	if err != nil {
 		return nil, err
 	}
+	handed := false // a panic hands over nothing
+	defer func() {
+		if !handed {
+			v.memory.Leave()
+		}
+	}()
 	d, err := v.download(ctx, q.Images)
-	if err != nil {
-		v.memory.Leave()
-	}
+	handed = err == nil
 	return d, err
 }
 
@@ -121,8 +126,8 @@ type top struct {
 }
 
 func (s *Service) newSaving(ctx context.Context, q SaveRequest) (*saving, error) {
-	v := &saving{s: s, memory: s.saves.Enter(ctx), name: q.Name, seen: map[seenKey]*saved{}, blobs: map[digest.Digest]bool{}, sources: map[digest.Digest]*blobSource{}}
-	if v.name == nil {
+	v := &saving{s: s, memory: s.saves.Enter(ctx), name: func(repository string) string { return strings.TrimPrefix(q.Name(repository), dockerHub) }, seen: map[seenKey]*saved{}, blobs: map[digest.Digest]bool{}, sources: map[digest.Digest]*blobSource{}}
+	if q.Name == nil {
 		v.name = func(repository string) string { return repository }
 	}
 	switch q.Format {

@@ -177,10 +177,12 @@ func TestSaveNames(t *testing.T) {
 	reg := newRegistry(t)
 	one := reg.mustLoad(t, docker("app:1", layerOf("x")).pack()).Images[0]
 	reg.mustLoad(t, docker("app:latest", layerOf("x")).add("other:1", layerOf("x"), layerOf("y")).pack())
-	reg.mustLoad(t, docker("app:1", layerOf("z")).pack(), func(q *LoadRequest) { q.Namespace = "foo.bar" })
+	for _, ns := range []string{"foo.bar", "docker.io"} { // namespaces that look like addresses
+		reg.mustLoad(t, docker("team/app:1", layerOf(ns)).pack(), func(q *LoadRequest) { q.Namespace = ns })
+	}
 	byDigest := "team/app@" + one.Digest.String()
 	files := entries(t, reg.savedBytes(t, SaveRequest{Images: []string{
-		"team/app:1", "team/app", "team/app:1", byDigest, "team/other:1", "foo.bar/app:1",
+		"team/app:1", "team/app", "team/app:1", byDigest, "team/other:1", "foo.bar/team/app:1", "docker.io/team/app:1",
 	}}))
 	var got [][]string
 	for _, d := range indexOf(t, files).Manifests {
@@ -191,7 +193,8 @@ func TestSaveNames(t *testing.T) {
 		{"docker.io/team/app:latest", "latest"},
 		{"", ""},
 		{"docker.io/team/other:1", "docker.io/team/other:1"},
-		{"docker.io/foo.bar/app:1", "docker.io/foo.bar/app:1"},
+		{"docker.io/foo.bar/team/app:1", "docker.io/foo.bar/team/app:1"},
+		{"docker.io/docker.io/team/app:1", "docker.io/docker.io/team/app:1"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("names in index.json (-want +got):\n%s", diff)
@@ -206,7 +209,7 @@ func TestSaveNames(t *testing.T) {
 			}
 		}
 	}
-	if diff := cmp.Diff([][]string{{"team/app:1", "team/app:latest"}, {"team/other:1"}, {"docker.io/foo.bar/app:1"}}, tags); diff != "" {
+	if diff := cmp.Diff([][]string{{"team/app:1", "team/app:latest"}, {"team/other:1"}, {"docker.io/foo.bar/team/app:1"}, {"docker.io/docker.io/team/app:1"}}, tags); diff != "" {
 		t.Errorf("names in manifest.json (-want +got):\n%s", diff)
 	}
 	if len(items[1].Layers) != 2 || items[0].Layers[0] != items[1].Layers[0] {
@@ -594,6 +597,12 @@ func TestAGzipFormIsLearnedOnce(t *testing.T) {
 		_, first, err := c.learn(t.Context(), d)
 		if err != nil || first == nil {
 			t.Fatalf("learn = %v, want that it is to be learned", err)
+		}
+		user := tarport.WithPrincipal(t.Context(), tarport.Principal{UserID: 1})
+		if _, done, err := c.learn(user, d); err != nil || done == nil { // does not wait for a stranger
+			t.Fatalf("learn = %v, want that who is logged in learns it too", err)
+		} else {
+			done()
 		}
 		gone, leave := context.WithCancel(t.Context())
 		var errs [8]error
